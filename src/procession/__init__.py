@@ -1,0 +1,106 @@
+"""procession: `multiprocessing` whose processes live and die well.
+
+Every public name of `multiprocessing` is here. Importing starts nothing and imports nothing: names
+are found when they are asked for, since the keeper and every child import this package too.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.context import *  # noqa: F403
+
+    from procession.context import (
+        AuthenticationError,
+        BufferTooShort,
+        Process,
+        ProcessError,
+        TimeoutError,
+    )
+    from procession.ending import Ending, How, Rusage
+    from procession.errors import (
+        ForkedThreadsWarning,
+        KeeperLost,
+        ProcessDied,
+        ProcessionError,
+        StartError,
+        StillRunning,
+    )
+
+__version__ = "0.1.0"
+
+SUBDEBUG = 5
+SUBWARNING = 25
+
+_FROM_CONTEXT = (
+    "Array",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "JoinableQueue",
+    "Lock",
+    "Manager",
+    "Pipe",
+    "Pool",
+    "Queue",
+    "RLock",
+    "RawArray",
+    "RawValue",
+    "Semaphore",
+    "SimpleQueue",
+    "Value",
+    "active_children",
+    "allow_connection_pickling",
+    "cpu_count",
+    "current_process",
+    "freeze_support",
+    "get_all_start_methods",
+    "get_context",
+    "get_logger",
+    "get_start_method",
+    "log_to_stderr",
+    "parent_process",
+    "reducer",
+    "set_executable",
+    "set_forkserver_preload",
+    "set_start_method",
+)
+_FROM_MODULES = {
+    "AuthenticationError": "context",
+    "BufferTooShort": "context",
+    "Process": "context",
+    "ProcessError": "context",
+    "TimeoutError": "context",
+    "Ending": "ending",
+    "How": "ending",
+    "Rusage": "ending",
+    "ForkedThreadsWarning": "errors",
+    "KeeperLost": "errors",
+    "ProcessDied": "errors",
+    "ProcessionError": "errors",
+    "StartError": "errors",
+    "StillRunning": "errors",
+}
+
+__all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Find a public name where it lives (PEP 562)."""
+    import importlib
+
+    if name in _FROM_CONTEXT:
+        value = getattr(importlib.import_module("procession.context")._default_context, name)
+    elif name in _FROM_MODULES:
+        value = getattr(importlib.import_module(f"procession.{_FROM_MODULES[name]}"), name)
+    elif name in ("context", "process", "reduction"):  # `import multiprocessing` brings these
+        value = importlib.import_module(f"procession.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

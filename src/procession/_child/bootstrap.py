@@ -1,0 +1,244 @@
+"""From the start frame to the user's code: a spare, or a fresh interpreter, becomes the child.
+
+A child sees what its starter sees at that moment: working directory, environment, descriptors
+0-2, resource limits, umask, signal mask and the rest. Signals stay blocked until all of it stands.
+"""
+
+from __future__ import annotations
+
+import importlib
+import marshal
+import os
+import struct
+import sys
+
+from procession import _native
+from procession._child import inherited
+from procession._wire import channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_SIZES = struct.Struct("<QQ")
+
+class Seat:
+    """A process's place in its program: its slot in the table, and the way to the guard."""
+
+    __slots__ = ("credentials", "door", "generation", "index", "table")
+
+    def __init__(
+        self, table: _native.Table, door: channel.Socket, index: int, generation: int
+    ) -> None:
+        self.credentials = b""
+        self.table = table
+        self.door = door
+        self.index = index
+        self.generation = generation
+
+
+seat: Seat | None = None
+"""This process's own seat; ``None`` in main and in what is not ours."""
+
+
+def serve(place: Seat, stream: channel.Socket) -> int:
+    """Wait as a spare for the start frame, then be that child.
+
+    Returns:
+        The exit status; 0 also when no frame will ever come.
+    """
+    received = channel.receive_frame(stream)
+    if received is None:
+        return 0
+    stream.close()
+    header, payload, fds = received
+    if header["exec"]:
+        _execute(place, header, payload, fds)
+    return _run(place, header, payload, fds)
+
+
+def spawned() -> NoReturn:
+    """Be the child that a spare became by executing this interpreter."""
+    with open(int(sys.argv.pop(1)), "rb") as file:
+        sizes = _SIZES.unpack(file.read(_SIZES.size))
+        (table_fd, door_fd, index, generation, header, fds) = marshal.loads(file.read(sizes[0]))
+        payload = file.read(sizes[1])
+    for fd in (table_fd, door_fd, *fds):
+        os.set_inheritable(fd, False)
+    table = _native.Table.attach(table_fd)
+    table.enter(index, _native.ASKED)
+    place = Seat(table, channel.adopt(door_fd), index, generation)
+    sys.exit(_run(place, header, payload, fds))
+
+
+def _execute(place: Seat, header: dict[str, Any], payload: bytearray, fds: list[int]) -> NoReturn:
+    """Become a fresh interpreter; the frame waits for it in a memfd."""
+    program, arguments = header["exec"]
+    text = marshal.dumps(
+        (
+            place.table.fileno(),
+            place.door.fileno(),
+            place.index,
+            place.generation,
+            header,
+            fds,
+        )
+    )
+    memfd = os.memfd_create("procession-start", 0)
+    with open(memfd, "wb", closefd=False) as file:
+        file.write(_SIZES.pack(len(text), len(payload)))
+        file.write(text)
+        file.write(payload)
+    os.lseek(memfd, 0, os.SEEK_SET)
+    for fd in (place.table.fileno(), place.door.fileno(), *fds):
+        os.set_inheritable(fd, True)
+    _take_directory_and_environment(header, fds)
+    place.table.drop_life(place.index)  # exec would mark it as left by the dead
+    try:
+        os.execv(program, [*arguments, str(memfd)])
+    except OSError as error:
+        _restore_standard_descriptors(header, fds)
+        os.write(2, f"procession: cannot execute {program!r}: {error.strerror}\n".encode())
+        os._exit(127)
+
+
+def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: list[int]) -> int:
+    global seat
+    from procession._child import ending
+
+    last_words = ending.LastWords(place)
+    try:
+        try:
+            if not header["exec"]:
+                ending.prepare_exit_functions()
+            seat = place
+            place.credentials = header["credentials"]
+            rest = _restore_standard_descriptors(header, fds)
+            if not header["exec"]:
+                _take_directory_and_environment(header, rest)
+            if header["cwd"]:
+                os.close(rest.pop(0))
+            if header["tracker"]:
+                from multiprocessing import resource_tracker
+
+                resource_tracker._resource_tracker._fd = rest.pop(0)  # type: ignore[attr-defined]
+            inherited.fds[:] = rest
+            place.table.run(place.index)
+            _native.set_process_name(header["comm"])
+            _native.apply_surroundings(header["surroundings"], _native.read_surroundings())
+            process = _unpickle(header, payload)
+        except Exception:
+            last_words.raised(sys.exc_info()[1])
+            sys.excepthook(*sys.exc_info())
+            return last_words.say(1)
+        return enter(place, process, header["owner"], last_words)
+    except KeyboardInterrupt as interrupt:
+        last_words.raised(interrupt)  # no storm of tracebacks for one Ctrl-C (G10)
+        return last_words.say(1)
+    finally:
+        if not header["exec"]:
+            ending.run_exit_functions()
+
+
+def enter(place: Seat, process: Any, owner: tuple[int, int, int], last_words: Any) -> int:
+    """Run the user's process object, from multiprocessing's own entrance to our last words."""
+    last_words.watch(process)
+    code = process._bootstrap(parent_sentinel=parent_sentinel(place, *owner))
+    return last_words.say(code)
+
+
+def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
+    from multiprocessing import process as mp_process
+
+    from procession import _current
+    from procession._child import main_module
+
+    if header["replaced"]:  # by name: the rooms above this one are only loaded from here
+        importlib.import_module("procession._launch.replacement").patch()
+    _take_warning_filters(header["warnings"])
+    _reseed()
+    me = mp_process.current_process()
+    me._inheriting = True  # type: ignore[attr-defined]
+    try:
+        _, process = main_module.load_start(payload)
+    finally:
+        del me._inheriting  # type: ignore[attr-defined]
+    _current.adopt(header["default_method"])
+    return process
+
+
+def parent_sentinel(place: Seat, pid: int, index: int, generation: int) -> int:
+    """A descriptor that becomes readable when the process's starter has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+        if place.table.state(index, generation) in (_native.ASKED, _native.RUNNING):
+            return pidfd
+        os.close(pidfd)
+    except OSError:
+        pass  # gone already, or a kernel without pidfds
+    reading, writing = os.pipe()
+    os.close(writing)
+    return reading
+
+
+def _restore_standard_descriptors(header: dict[str, Any], fds: list[int]) -> list[int]:
+    """Put the starter's descriptors 0-2 in place; the descriptors that are left."""
+    rest = list(fds)
+    for number in range(3):
+        if header["std"] & 1 << number:
+            fd = rest.pop(0)
+            os.dup2(fd, number)
+            os.close(fd)
+        else:
+            os.close(number)
+    if not header["exec"]:  # a fresh interpreter makes its own
+        _reopen_streams()
+    return rest
+
+
+def _reopen_streams() -> None:
+    """Give the streams over 0-2 the buffering that a fresh interpreter would choose.
+
+    The zygote's were made for other files, with nothing read or written yet: only what depends on
+    the file is set anew.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream: Any = getattr(sys, f"__{name}__")
+        try:
+            os.fstat(number)
+        except OSError:
+            stream = None
+        if stream is not None and number > 0:
+            stream.reconfigure(line_buffering=number == 2 or os.isatty(number))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _take_directory_and_environment(header: dict[str, Any], fds: list[int]) -> None:
+    if header["cwd"]:
+        os.fchdir(fds[bin(header["std"]).count("1") if header["exec"] else 0])
+    wanted: dict[bytes, bytes] | None = header["environ"]
+    if wanted is not None:
+        for key in os.environb.keys() - wanted.keys():
+            del os.environb[key]
+        for key, value in wanted.items():
+            if os.environb.get(key) != value:
+                os.environb[key] = value
+
+
+def _take_warning_filters(pickled: bytes | None) -> None:
+    if pickled is None:
+        return
+    import pickle
+    import warnings
+
+    warnings.filters[:] = pickle.loads(pickled)  # type: ignore[index]
+    warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+def _reseed() -> None:
+    """Random generators that the zygote had imported: no two children may draw the same."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+

@@ -1,0 +1,144 @@
+"""A child's last words: how it ends, written where a later SIGKILL cannot take them back."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+from procession import _native
+from procession._wire import channel, messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from procession._child.bootstrap import Seat
+
+_HONOURS_ATEXIT = sys.version_info >= (3, 13)
+
+interrupted = False
+"""Whether a KeyboardInterrupt that nothing caught ends this child."""
+
+_TEXT = 120  # characters of an exception that the table has room for
+
+
+class LastWords:
+    """Watches a process object's ``run()`` and tells the table and the guard how it ended.
+
+    Args:
+        seat: The process's place in its program, or ``None`` where it has none.
+    """
+
+    def __init__(self, seat: Seat | None) -> None:
+        self._seat = seat
+        self._how = _native.HOW_NONE
+        self._text = ""
+        self._outcome: bytes | None = None
+
+    def watch(self, process: Any) -> None:
+        """Let the process's next ``run()`` be seen; it is called by ``_bootstrap`` as ever.
+
+        The wrapper removes itself first, so that ``run`` inside the user's code is the user's.
+        """
+        original = _returning_run(process)
+
+        def run() -> None:
+            process.__dict__.pop("run", None)
+            try:
+                value = original()
+            except SystemExit:
+                self._how = _native.EXITED
+                raise
+            except KeyboardInterrupt as interrupt:
+                self.raised(interrupt)
+                sys.exit(1)  # the exit code of an uncaught one, without its traceback (G10)
+            except BaseException as error:
+                self.raised(error)
+                raise
+            self._how = _native.RETURNED
+            self._outcome = None if value is None else _dump(value=value)
+
+        process.__dict__["run"] = run
+
+    def raised(self, error: BaseException | None) -> None:
+        """Note the exception that ends this process."""
+        global interrupted
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self._how = _native.RAISED
+        self._text = describe(error)
+        self._outcome = _dump(error=error)
+
+    def say(self, code: int) -> int:
+        """Tell everybody; the exit status is passed through."""
+        if self._seat is None:
+            return code
+        how = self._how
+        if how == _native.RETURNED and code != 0:
+            how, self._text = _native.RAISED, self._text or "an exception after its code returned"
+        self._seat.table.finish(self._seat.index, how, code & 0xFF, self._text.encode())
+        if self._outcome is not None:
+            _deliver(self._seat, self._outcome)
+        return code
+
+
+def describe(error: BaseException | None) -> str:
+    """An exception in one short line: ``ValueError: bad header``."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
+    return f"{name}: {text}"[:_TEXT] if text else name
+
+
+def _returning_run(process: Any) -> Callable[[], Any]:
+    """``process.run``, but with the target's value where the standard ``run()`` drops it."""
+    from multiprocessing.process import BaseProcess
+
+    if type(process).run is BaseProcess.run and process._target is not None:
+        return lambda: process._target(*process._args, **process._kwargs)
+    run: Callable[[], Any] = process.run
+    return run
+
+
+def _dump(**outcome: Any) -> bytes:
+    from procession._wire.outcome import dump_outcome
+
+    return dump_outcome(**outcome)
+
+
+def _deliver(seat: Seat, outcome: bytes) -> None:
+    """Hand the outcome to the guard, who keeps it until the owner asks for it."""
+    inline, fds = outcome, []
+    try:
+        if len(outcome) > messages.INLINE_OUTCOME:
+            memfd = os.memfd_create("procession-outcome", os.MFD_CLOEXEC)
+            with open(memfd, "wb", closefd=False) as file:
+                file.write(outcome)
+            inline, fds = b"", [memfd]
+        channel.send(seat.door, (messages.OUTCOME, seat.index, seat.generation, inline), fds)
+    except OSError:
+        pass  # without a guard there is nobody to keep it, and this process ends anyway
+    finally:
+        channel.close_all(fds)
+
+
+def prepare_exit_functions() -> None:
+    """What the starter registered with atexit is not this process's; a child's own is.
+
+    Up to 3.12 a forked child runs no exit functions at all; since 3.13 `_bootstrap` leaves even
+    multiprocessing's own to atexit.
+    """
+    if _HONOURS_ATEXIT:
+        from multiprocessing import util
+
+        atexit._clear()
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
+
+
+def run_exit_functions() -> None:
+    """Run what the child registered, where this Python's children do."""
+    if _HONOURS_ATEXIT:
+        atexit._run_exitfuncs()

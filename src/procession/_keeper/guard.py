@@ -1,0 +1,325 @@
+"""The guard: subreaper above everything that a program starts, watcher of main, keeper of the ledger.
+
+It knows that main has ended from main's life word (the kernel tells it before it tears down main's
+memory), from main's pidfd, and from main's goodbye. A closed socket proves nothing: daemonising
+code closes descriptors it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from procession import _native
+from procession._keeper import shutdown
+from procession._keeper.ledger import Ledger
+from procession._keeper.reaper import Reaper
+from procession._kernel import procfs
+from procession._kernel.tree import Tree
+from procession._wire import channel, messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+FORKED_CHILDREN_LIMIT_NS = 2_000_000_000  # until what was killed and is not gone is reported
+
+
+class Guard:
+    """The guard's loop.
+
+    Args:
+        table: The program's table of processes.
+        door: The door's reading end.
+        door_writer: Its writing end, for the zygote and its children.
+        config: What main said in BEGIN.
+        main_pidfd: A pidfd of main.
+    """
+
+    def __init__(
+        self,
+        table: _native.Table,
+        door: channel.Socket,
+        door_writer: channel.Socket,
+        config: dict[str, Any],
+        main_pidfd: int,
+    ) -> None:
+        self._table = table
+        self._door = door
+        self._door_writer = door_writer
+        self._main_pid: int = config["pid"]
+        self._main_pidfd = main_pidfd
+        self._config = config
+        self._ledger = Ledger(table, config)
+        self._reaper = Reaper(table, self._ledger.ended)
+        self._owners: dict[int, tuple[channel.Socket, int]] = {}
+        self._zygotes: dict[int, tuple[int, channel.Socket]] = {}
+        """Channel's descriptor → (pid, channel); the last one started serves."""
+        self._forked: dict[int, tuple[int, int, int]] = {}
+        """Pidfd → (pid, index, generation) of children of start method fork."""
+        self._life = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._signals = _native.signalfd([signal.SIGCHLD])
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], bool]] = {}
+        self._goodbye: channel.Socket | None = None
+
+    def run(self) -> None:
+        """Serve until the program is over; nothing of it is left then, but what was let go."""
+        self._watch(self._door.fileno(), self._hear_door)
+        self._watch(self._signals, self._reap)
+        self._watch(self._main_pidfd, self._main_may_be_gone)
+        self._watch(self._life, self._main_may_be_gone)
+        if self._config["life"]:
+            self._table.watch_life(messages.MAIN_SLOT, self._life)
+        if self._config["zygote"]:
+            self._start_zygote()
+        while True:
+            for fd, _ in self._epoll.poll():
+                handler = self._handlers.get(fd)
+                if handler is not None and not handler():
+                    return
+
+    def _watch(self, fd: int, handler: Callable[[], bool]) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _forget(self, fd: int) -> None:
+        self._epoll.unregister(fd)  # before the close: the open file may live on elsewhere
+        del self._handlers[fd]
+
+    # --- the zygote ------------------------------------------------------------------------
+
+    def _start_zygote(self) -> None:
+        ours, theirs = channel.message_pair()
+        pid = os.fork()
+        if pid == 0:
+            self._become_zygote(theirs)
+        theirs.close()
+        fd = ours.fileno()
+        self._zygotes[fd] = (pid, ours)
+        self._watch(fd, lambda: self._hear_zygote(fd))
+        for link, owner in self._owners.values():
+            channel.send(ours, (messages.OWNER, owner), [link.fileno()])
+
+    def _become_zygote(self, channel_to_guard: channel.Socket) -> None:
+        from procession._keeper import __main__ as entry
+
+        code = 1
+        try:
+            keep = [0, 1, 2, self._table.fileno(), self._door_writer.fileno()]
+            _native.close_all_but([*keep, channel_to_guard.fileno()])
+            entry.be_zygote(self._table, self._door_writer, channel_to_guard, self._config)
+            code = 0
+        except BaseException:
+            entry.report()
+        finally:
+            os._exit(code)
+
+    def _hear_zygote(self, fd: int) -> bool:
+        received = channel.receive(self._zygotes[fd][1])
+        if received is None:
+            self._forget(fd)  # it is dying; SIGCHLD says when it is gone
+            return True
+        (kind, *rest), _ = received
+        if kind == messages.ENDED:
+            self._ledger.ended(*rest)
+        return True
+
+    def _zygote_ended(self, fd: int) -> None:
+        """A zygote is gone: adopt what it had, and start another if it was the one that serves."""
+        _, sock = self._zygotes.pop(fd)
+        if fd in self._handlers:
+            while (received := _receive_now(sock)) is not None:
+                if received[0][0] == messages.ENDED:
+                    self._ledger.ended(*received[0][1:])
+            self._forget(fd)
+        sock.close()
+        self._adopt()
+        if not self._zygotes and self._owners:
+            self._start_zygote()
+
+    def _adopt(self) -> None:
+        """Take over the children of a zygote that is gone: they are ours by now."""
+        mine = set(procfs.children(os.getpid()))
+        for index, pid, state in self._table.pids():
+            if index in (messages.MAIN_SLOT, messages.GUARD_SLOT) or state == _native.ENDED:
+                continue
+            if any(pid == forked for forked, _, _ in self._forked.values()):
+                continue
+            generation = self._table.read(index)[1]
+            if pid in mine or _is_child(pid):
+                self._reaper.children[pid] = (index, generation)
+            elif self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST):
+                self._ledger.ended(index, generation)
+
+    def _reap(self) -> bool:
+        try:
+            os.read(self._signals, 4096)
+        except BlockingIOError:
+            pass
+        for fd, (pid, _) in list(self._zygotes.items()):
+            if _has_ended(pid):
+                os.waitpid(pid, 0)
+                self._zygote_ended(fd)
+        self._reaper.reap()
+        return True
+
+    # --- the door --------------------------------------------------------------------------
+
+    def _hear_door(self) -> bool:
+        self._drain_door()
+        if self._goodbye is None:
+            return True
+        self._end_normally(self._goodbye)
+        return False
+
+    def _drain_door(self) -> None:
+        while (received := _receive_now(self._door)) is not None:
+            self._act_on(*received)
+
+    def _act_on(self, message: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = message
+        if kind == messages.HELLO:
+            self._welcome(rest[0], channel.adopt(fds[0]))
+        elif kind == messages.REGISTER:
+            self._register(*rest, *fds)
+        elif kind == messages.OUTCOME:
+            self._ledger.keep_outcome(*rest, fds)
+        elif kind == messages.FETCH:
+            asker = channel.adopt(fds[0])
+            self._drain_door()  # what the process said before it ended is in there
+            self._ledger.answer(asker, *rest)
+        elif kind == messages.GOODBYE:
+            self._goodbye = channel.adopt(fds[0])
+
+    def _welcome(self, owner: int, link: channel.Socket) -> None:
+        self._owners[link.fileno()] = (link, owner)
+        self._ledger.owner_ids.add(owner)
+        if not self._zygotes:
+            self._start_zygote()
+        else:
+            _, zygote = list(self._zygotes.values())[-1]
+            channel.send(zygote, (messages.OWNER, owner), [link.fileno()])
+
+    def _register(self, index: int, generation: int, pidfd: int, answer: int) -> None:
+        pid = self._table.read(index)[2]
+        self._forked[pidfd] = (pid, index, generation)
+        self._watch(pidfd, lambda: self._forked_child_ended(pidfd))
+        with channel.adopt(answer) as sock:
+            channel.send(sock, ("registered",))
+
+    def _forked_child_ended(self, pidfd: int) -> bool:
+        """A child of start method fork ended; its own parent reaps it and says how."""
+        _, index, generation = self._forked.pop(pidfd)
+        self._forget(pidfd)
+        self._ledger.forked_child_ended(index, generation, pidfd)
+        os.close(pidfd)
+        return True
+
+    # --- the program's end -----------------------------------------------------------------
+
+    def _main_may_be_gone(self) -> bool:
+        """Something says that main ended: find out, and if so end everything it left."""
+        try:
+            os.eventfd_read(self._life)
+        except BlockingIOError:
+            pass
+        while not self._main_is_gone():
+            if not self._main_is_going():
+                return True  # a doubtful main is alive
+            time.sleep(0.0005)
+        self._end_everything()
+        return False
+
+    def _main_is_gone(self) -> bool:
+        """Whether main ended, or became another program by exec."""
+        poll = select.poll()
+        poll.register(self._main_pidfd, select.POLLIN)
+        if poll.poll(0):
+            return True
+        try:
+            if procfs.is_ending(self._main_pid):
+                return True
+            return not procfs.maps_file(self._main_pid, _native.TABLE_NAME)
+        except OSError:
+            return False
+
+    def _main_is_going(self) -> bool:
+        """Whether main's first thread is on its way out while others still run."""
+        status = procfs.stat(self._main_pid, self._main_pid)
+        return status is not None and bool(status.flags & procfs.PF_EXITING)
+
+    def _end_everything(self) -> None:
+        with Tree() as forked:
+            for pid, _, _ in self._forked.values():
+                forked.add(pid)
+            forked.scan(freeze=True)
+            forked.kill()
+            for pid, _ in self._zygotes.values():
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            self._zygotes.clear()
+            self._adopt()
+            left = shutdown.end_everything(self._reaper)
+            left += forked.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
+        for pidfd, (_, index, generation) in self._forked.items():
+            self._ledger.forked_child_ended(index, generation, pidfd)
+        self._ledger.close("killed", unkillable=left)
+
+    def _end_normally(self, answer: channel.Socket) -> None:
+        """Main said goodbye. Its own children have ended or were let go by it.
+
+        What a killed process had started has no owner any more: that is ended. What a process
+        that came to its own end left running goes on without us.
+        """
+        self._drain_door()
+        with Tree() as ownerless:
+            for pid in self._ledger.ownerless():
+                ownerless.add(pid)
+            if ownerless.pids:
+                ownerless.scan(freeze=True)
+                ownerless.kill()
+                ownerless.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
+        for pid, zygote in self._zygotes.values():
+            self._finish_zygote(pid, zygote)
+        self._zygotes.clear()
+        self._adopt()
+        self._reaper.reap()
+        self._ledger.close("normal", let_go=procfs.children(os.getpid()))
+        try:
+            channel.send(answer, ("bye",), (), 0)
+        except OSError:
+            pass  # main did not wait for it
+
+    def _finish_zygote(self, pid: int, zygote: channel.Socket) -> None:
+        try:
+            channel.send(zygote, (messages.FINISH,))
+            while (received := channel.receive(zygote)) is not None:
+                if received[0][0] == messages.ENDED:
+                    self._ledger.ended(*received[0][1:])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        os.waitpid(pid, 0)
+
+
+def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | None:
+    """A message that is there already, or ``None``."""
+    try:
+        return channel.receive(sock, channel.DONT_WAIT)
+    except BlockingIOError:
+        return None
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

@@ -1,0 +1,64 @@
+"""Collecting the dead: first the table is told, then the kernel may forget them.
+
+In this order a reaper that is killed in between loses nothing: the zombie goes to the next
+subreaper above, which does both again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from procession import _native
+from procession._kernel import memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Reaper:
+    """Reaps the children of this process.
+
+    Args:
+        table: The program's table of processes.
+        on_end: Called with (index, generation) of each process of the table that has ended.
+    """
+
+    def __init__(self, table: _native.Table, on_end: Callable[[int, int], None]) -> None:
+        self._table = table
+        self._on_end = on_end
+        self._oom_kills = memory.oom_kills()
+        self.children: dict[int, tuple[int, int]] = {}
+        """Pid → (index, generation) of the processes of the table that are to be reaped here."""
+        self.lost = False
+        """Say of all that end from now on that they were lost: they are ended for want of a guard."""
+
+    def reap(self) -> bool:
+        """Reap all that have ended; false when this process has no child left at all."""
+        while True:
+            try:
+                dead = _native.peek_child()
+            except ChildProcessError:
+                return False
+            if dead is None:
+                return True
+            pid, status, utime_ns, stime_ns, max_rss_kib = dead
+            place = self.children.pop(pid, None)
+            if place is not None:
+                self._tell(place, status, utime_ns, stime_ns, max_rss_kib)
+            os.waitpid(pid, 0)
+            if place is not None:
+                self._on_end(*place)
+
+    def _tell(
+        self, place: tuple[int, int], status: int, utime_ns: int, stime_ns: int, max_rss_kib: int
+    ) -> None:
+        index, _ = place
+        flags = _native.FLAG_LOST if self.lost else 0
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            kills = memory.oom_kills()
+            if kills > self._oom_kills:
+                self._oom_kills = kills
+                flags |= _native.FLAG_OOM
+        self._table.end(index, status, utime_ns, stime_ns, max_rss_kib, flags)

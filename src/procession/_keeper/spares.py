@@ -1,0 +1,88 @@
+"""Spares: children forked ahead of their call, everything they need imported, all signals blocked.
+
+A spare waits on its stream. A start frame makes it a child; the end of the stream, which comes
+when its owner ends or never wanted it, makes it go without a trace.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from procession import _native
+from procession._wire import messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from procession._wire import channel
+
+
+class ThreadFound(OSError):
+    """The zygote has a second thread, so a fork of it could deadlock; it must be replaced."""
+
+
+def import_essentials() -> None:
+    """Import what every child needs, once, here."""
+    import multiprocessing.context
+    import multiprocessing.spawn
+    import multiprocessing.util
+
+    import procession._child.bootstrap
+    import procession.context  # noqa: F401
+
+
+def warm_up() -> None:
+    """Import what most children need, when there is time for it."""
+    import multiprocessing.connection
+    import multiprocessing.queues
+    import multiprocessing.resource_tracker
+    import multiprocessing.synchronize  # noqa: F401
+
+    settle()
+
+
+def settle() -> None:
+    """Let forks share the memory of what is there now: no collection will write to it."""
+    gc.collect()
+    gc.freeze()
+
+
+def require_one_thread() -> None:
+    """Refuse to fork a process that has threads (G9).
+
+    Raises:
+        ThreadFound: There is another thread than this one.
+    """
+    # links of a directory: itself, its entry in the parent, one for each thread
+    if os.stat("/proc/self/task").st_nlink > 3:
+        raise ThreadFound("a preloaded module left a thread in the zygote")
+
+
+def live(
+    table: _native.Table,
+    door: channel.Socket,
+    stream: channel.Socket,
+    index: int,
+    generation: int,
+) -> NoReturn:
+    """A spare's life; ends the process."""
+    code = 1
+    try:
+        from procession._child import bootstrap
+
+        table.enter(index, _native.SPARE)
+        _native.set_process_name(messages.COMM_SPARE)
+        _native.close_all_but([0, 1, 2, table.fileno(), door.fileno(), stream.fileno()])
+        code = bootstrap.serve(bootstrap.Seat(table, door, index, generation), stream)
+    except BaseException:
+        _report()
+    finally:
+        os._exit(code)
+
+
+def _report() -> None:
+    import traceback
+
+    traceback.print_exc()

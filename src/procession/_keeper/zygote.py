@@ -1,0 +1,228 @@
+"""The zygote: a warm process with one thread, from which spares are forked, and their reaper.
+
+It hands each owner a few spares ahead of time, so that a start is one write from the owner to
+the spare. It is itself a subreaper: if the guard above it is killed, everything below the zygote
+is ended from here; if the zygote is killed, the guard adopts all of it and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import time
+
+from procession import _native
+from procession._keeper import shutdown, spares
+from procession._keeper.reaper import Reaper
+from procession._wire import channel, messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+STOCK = 2  # spares an owner holds when it starts a process now and then
+MOST = 8  # spares it holds while it starts one after the other
+BURST_NS = 200_000_000  # two starts within this time are one burst
+
+
+class Owner:
+    """A process that starts processes, seen from here."""
+
+    def __init__(self, link: channel.Socket, index: int) -> None:
+        self.link = link
+        self.index = index
+        self.stock = 0
+        self.target = 1
+        self.waiting = True
+        self.last_took_ns = 0
+
+    def took(self) -> None:
+        """Its stock went down by one; hold more while it starts quickly."""
+        self.stock -= 1
+        now = time.monotonic_ns()
+        if now - self.last_took_ns < BURST_NS:
+            self.target = min(MOST, max(STOCK, self.target * 2))
+        else:
+            self.target = STOCK
+        self.last_took_ns = now
+
+    @property
+    def lacks(self) -> bool:
+        return self.waiting or self.stock < self.target
+
+
+class Zygote:
+    """The zygote's loop.
+
+    Args:
+        table: The program's table of processes.
+        door: The door's writing end, which every child inherits.
+        guard: The channel to the guard.
+    """
+
+    def __init__(self, table: _native.Table, door: channel.Socket, guard: channel.Socket) -> None:
+        self._table = table
+        self._door = door
+        self._guard = guard
+        self._guard_pidfd = os.pidfd_open(os.getppid())
+        self._owners: dict[int, Owner] = {}
+        self._reaper = Reaper(table, self._ended)
+        self._signals = _native.signalfd([signal.SIGCHLD])
+        self._epoll = select.epoll()
+        self._warm_ups: list[Callable[[], None]] = [spares.warm_up]
+
+    def run(self) -> None:
+        """Serve until the guard says that the program is over, or is dead."""
+        _native.set_subreaper(True)
+        if os.getppid() == 1 or select_ready(self._guard_pidfd):
+            return  # the guard died before we could watch it: nothing was started yet
+        for fd in (self._guard.fileno(), self._guard_pidfd, self._signals):
+            self._epoll.register(fd, select.EPOLLIN)
+        while True:
+            for fd, _ in self._epoll.poll(0 if self._busy() else -1):
+                if fd == self._guard_pidfd:
+                    self._avenge_guard()
+                    return
+                if fd == self._guard.fileno():
+                    if not self._hear_guard():
+                        return
+                elif fd == self._signals:
+                    os.read(fd, 4096)
+                    self._reaper.reap()
+                elif fd in self._owners:
+                    self._hear_owner(self._owners[fd])
+            self._work()
+
+    # --- what is heard ---------------------------------------------------------------------
+
+    def _hear_guard(self) -> bool:
+        """One message of the guard; false when it is time to go."""
+        received = channel.receive(self._guard)
+        if received is None:  # its end is closed, so it is dying: its pidfd says when
+            self._epoll.unregister(self._guard.fileno())
+            return True
+        (kind, *rest), fds = received
+        if kind == messages.OWNER:
+            link = channel.adopt(fds[0])
+            self._owners[link.fileno()] = Owner(link, rest[0])
+            self._epoll.register(link.fileno(), select.EPOLLIN)
+        elif kind == messages.FINISH:
+            self._end_spares()
+            return False
+        return True
+
+    def _hear_owner(self, owner: Owner) -> None:
+        try:
+            words = owner.link.recv(64)
+        except ConnectionResetError:
+            words = b""
+        if words == messages.TOOK:
+            owner.took()
+        elif words == messages.WAIT:
+            owner.waiting = True
+        else:  # it ended, closed its link or executed another program
+            self._epoll.unregister(owner.link.fileno())
+            del self._owners[owner.link.fileno()]
+            owner.link.close()
+
+    # --- what is done ----------------------------------------------------------------------
+
+    def _busy(self) -> bool:
+        return bool(self._warm_ups) or any(owner.lacks for owner in self._owners.values())
+
+    def _work(self) -> None:
+        """One piece of work: whoever waits first, then stocks, then what can wait longest.
+
+        One piece only, so that deaths and new owners are heard between two forks.
+        """
+        lacking = [owner for owner in self._owners.values() if owner.lacks]
+        if lacking:
+            owner = max(lacking, key=lambda o: (o.waiting, o.target - o.stock))
+            self._make_spare(owner)
+        elif self._warm_ups and self._owners:
+            self._warm_ups.pop()()
+
+    def _make_spare(self, owner: Owner) -> None:
+        try:
+            spares.require_one_thread()
+            pid, index, generation, sock = self._fork_spare()
+        except OSError as error:
+            owner.target = 0
+            if owner.waiting:
+                self._say(owner, (messages.FAILED, error.errno or errno.EAGAIN, str(error)))
+                owner.waiting = False
+            return
+        try:
+            if self._say(owner, (messages.SPARE, pid, index, generation), [sock.fileno()]):
+                owner.stock += 1
+                owner.waiting = False
+        finally:
+            sock.close()  # a spare whose stream nobody holds sees its end and goes
+
+    def _fork_spare(self) -> tuple[int, int, int, channel.Socket]:
+        ours, theirs = channel.stream_pair()
+        try:
+            index, generation = self._table.claim()
+            try:
+                pid = os.fork()
+            except OSError:
+                self._give_back(index, generation)
+                raise
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            spares.live(self._table, self._door, theirs, index, generation)
+        theirs.close()
+        self._table.set_pid(index, pid)
+        self._reaper.children[pid] = (index, generation)
+        return pid, index, generation, ours
+
+    def _give_back(self, index: int, generation: int) -> None:
+        self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST)
+        self._table.free(index, generation)
+
+    def _say(
+        self, owner: Owner, message: tuple[object, ...], fds: Sequence[int] = ()
+    ) -> bool:
+        try:
+            channel.send(owner.link, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def _ended(self, index: int, generation: int) -> None:
+        try:
+            channel.send(self._guard, (messages.ENDED, index, generation))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the guard is dead: its pidfd is about to say so
+
+    def _end_spares(self) -> None:
+        """The program is over: the spares that nobody used go, the children stay."""
+        unused = {
+            pid
+            for pid, (index, generation) in self._reaper.children.items()
+            if self._table.state(index, generation) in (_native.CLAIMED, _native.SPARE)
+        }
+        for pid in unused:
+            os.kill(pid, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        while unused & self._reaper.children.keys() and self._reaper.reap():
+            if poll.poll(10):
+                os.read(self._signals, 4096)
+
+    def _avenge_guard(self) -> None:
+        """The guard was killed: nobody would contain these any more, so they end here and now."""
+        self._reaper.lost = True
+        shutdown.end_everything(self._reaper)
+
+
+def select_ready(fd: int) -> bool:
+    """Whether a descriptor is readable now."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

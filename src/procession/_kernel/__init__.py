@@ -1,0 +1,1 @@
+"""Linux as typed Python, without policy. Used by every room above; uses only `_native`."""

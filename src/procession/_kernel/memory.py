@@ -1,0 +1,44 @@
+"""What the kernel's out-of-memory killer has done in our control group."""
+
+from __future__ import annotations
+
+_V2 = "/sys/fs/cgroup{path}/memory.events"
+_V1 = "/sys/fs/cgroup/memory{path}/memory.oom_control"
+
+
+def oom_kills() -> int:
+    """Processes that the out-of-memory killer has ended in this process's cgroup so far.
+
+    Returns:
+        The count of cgroup v2 (``memory.events``) or v1 (``memory.oom_control``); 0 where
+        neither can be read, so that nothing is ever taken for an out-of-memory kill.
+
+    Source: cgroups(7); Documentation/admin-guide/cgroup-v2.rst, "memory.events".
+    """
+    for path in _counters():
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                for line in file:
+                    key, _, value = line.partition(" ")
+                    if key == "oom_kill":
+                        return int(value)
+        except OSError:
+            continue
+    return 0
+
+
+def _counters() -> list[str]:
+    paths = []
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                _, controllers, path = line.rstrip("\n").split(":", 2)
+                path = "" if path == "/" else path
+                if controllers == "":
+                    paths.append(_V2.format(path=path))
+                elif "memory" in controllers.split(","):
+                    # a container sees its own group as the root of the mount
+                    paths += [_V1.format(path=path), _V1.format(path="")]
+    except OSError:
+        return []
+    return paths

@@ -1,0 +1,1 @@
+"""Our end of the keeper: what stands between `Process.start()` and the start frame."""

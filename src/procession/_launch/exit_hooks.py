@@ -1,0 +1,52 @@
+"""What happens to children when their starter comes to Python's own end (G2, G10).
+
+`multiprocessing`'s exit function does the rest: it waits for the children that are no daemons.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from procession._launch import keeper_client, stopping
+from procession._launch.handle import Handle
+
+GOODBYE_LIMIT = 2.0  # seconds main waits for its keeper to finish; it needs milliseconds
+
+_installed_in = 0
+
+
+def install() -> None:
+    """Register this process's hooks with multiprocessing's exit function, once.
+
+    The first runs after every other finalizer that is due before the daemons are terminated
+    (pools, managers), the second after the last child was joined.
+    """
+    global _installed_in
+    if _installed_in != os.getpid():
+        from multiprocessing import util
+
+        _installed_in = os.getpid()
+        util.Finalize(None, _end_children, exitpriority=0)
+        util.Finalize(None, keeper_client.say_goodbye, (GOODBYE_LIMIT,), exitpriority=-1000)
+
+
+def _end_children() -> None:
+    from multiprocessing import process
+
+    children = [child for child in process._children if isinstance(child._popen, Handle)]  # type: ignore[attr-defined]
+    interrupted = was_interrupted()
+    ours: list[Handle] = [child._popen for child in children if interrupted or child.daemon]
+    if ours:
+        steps = stopping.after_interrupt if interrupted else stopping.terminating
+        stopping.end_trees(ours, steps(stopping.GRACE))
+
+
+def was_interrupted() -> bool:
+    """Whether this process is ending by a KeyboardInterrupt that nothing caught."""
+    ending = sys.modules.get("procession._child.ending")
+    if ending is not None and ending.interrupted:
+        return True
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return False  # at a prompt it is only the last line that was interrupted
+    return getattr(sys, "last_type", None) is KeyboardInterrupt

@@ -1,0 +1,224 @@
+"""Start method `fork`: the child is a copy of its starter, and its kernel child."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+import warnings
+from typing import Any, NoReturn
+
+from procession import _native
+from procession._child.bootstrap import Seat
+from procession._launch import exit_hooks, keeper_client
+from procession._launch.handle import Handle
+from procession._launch.kept import describe_target
+from procession._wire import channel, messages
+from procession.errors import ForkedThreadsWarning, StartError
+
+_living: dict[int, ForkHandle] = {}
+"""Pid → child of this process that was not reaped yet."""
+
+_being_made: Seat | None = None
+"""The seat of the child that the next fork makes; ``None`` for a fork that is not ours."""
+
+
+class ForkHandle(Handle):
+    """A child forked by this process, which alone can reap it."""
+
+    method = "fork"
+
+    def duplicate_for_child(self, fd: int) -> int:
+        return fd
+
+    def _launch(self, process: Any) -> None:
+        asked_ns = time.monotonic_ns()
+        reap()
+        name_the_threads()
+        keeper = self._keeper = keeper_client.ensure(zygote=False)
+        self._reaping = threading.Lock()
+        self._index, self._generation = keeper.table.claim()
+        flags = _native.FLAG_DAEMON if process.daemon else 0
+        keeper.table.ask(
+            self._index,
+            self._generation,
+            keeper.owner_id,
+            _native.FORK,
+            flags,
+            asked_ns,
+            self.name.encode("utf-8", "replace"),
+            describe_target(process),
+        )
+        self.pid = self._fork(process, Seat(
+            keeper.table, keeper.door, self._index, self._generation
+        ))
+        self._pidfd = os.pidfd_open(self.pid)
+        keeper.table.set_pid(self._index, self.pid)
+        _living[self.pid] = self
+        exit_hooks.install()
+
+    def _fork(self, process: Any, seat: Seat) -> int:
+        global _being_made
+        keeper = self._keeper
+        seat.credentials = keeper.credentials
+        owner = (keeper.owner_pid, keeper.index, keeper.generation)
+        _being_made = seat
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # said better by us already
+                pid = os.fork()
+        except OSError as error:
+            keeper.table.end(self._index, -1, 0, 0, 0, _native.FLAG_LOST)
+            keeper.table.set_flags(self._index, self._generation, _native.FLAG_RELEASED)
+            raise StartError(
+                error.errno, f"the kernel refused to fork: {error.strerror}"
+            ) from error
+        finally:
+            _being_made = None
+        if pid == 0:
+            _be_child(process, seat, owner)
+        return pid
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def _has_ended(self) -> bool:
+        self._reap()
+        return super()._has_ended()
+
+    def _wait_ended(self, timeout: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(None if timeout is None else max(0.0, timeout * 1000)):
+            return False
+        self._reap(0)
+        return True
+
+    def _reap(self, flag: int = os.WNOHANG) -> None:
+        """Collect the status, or find out what it was where somebody else collected it."""
+        with self._reaping:
+            if self.pid not in _living:
+                return
+            try:
+                pid, status, used = os.wait4(self.pid, flag)
+            except ChildProcessError:
+                self._find_out()
+            else:
+                if pid == 0:
+                    return
+                self._keeper.table.end(
+                    self._index,
+                    status,
+                    round(used.ru_utime * 1e9),
+                    round(used.ru_stime * 1e9),
+                    used.ru_maxrss,
+                )
+            del _living[self.pid]
+
+    def _find_out(self) -> None:
+        """Somebody else waited for our child: its own last words, or the kernel's, or nobody's."""
+        table = self._keeper.table
+        how, exit_code = table.read(self._index)[7:9]
+        status = _native.pidfd_exit_status(self._pidfd)
+        if status is None and how != _native.HOW_NONE:
+            status = exit_code << 8
+        flags = _native.FLAG_LOST if status is None else 0
+        table.end(self._index, -1 if status is None else status, 0, 0, 0, flags)
+
+    def close(self) -> None:
+        if self._pidfd >= 0 and self.returncode is None:
+            return  # not before it is reaped
+        super().close()
+
+
+def reap() -> None:
+    """Reap what has ended of the children of this process (G1)."""
+    while _living:
+        try:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            dead = None
+        if dead is None:
+            return
+        ours = _living.get(dead.si_pid)
+        if ours is None:  # the user's own zombie hides ours behind it
+            for handle in list(_living.values()):
+                handle._reap()
+            return
+        ours._reap()
+
+
+def name_the_threads() -> None:
+    """Warn of the threads that make a fork of this process risky (G9)."""
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and thread.is_alive()
+    ]
+    if others:
+        warnings.warn(
+            f"fork copies this process (pid {os.getpid()}) while it has other threads: "
+            f"{', '.join(sorted(others))}. A lock that one of them holds stays locked in the "
+            "child for ever. Use start method 'forkserver' or 'spawn'.",
+            ForkedThreadsWarning,
+            stacklevel=5,
+        )
+
+
+def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn:
+    code = 1
+    try:
+        from procession._child import bootstrap, ending
+
+        ending.prepare_exit_functions()
+        _native.set_subreaper(True)  # what is below this child stays below it
+        seat.table.enter(seat.index, _native.ASKED)
+        if not _register(seat):
+            return  # the guard is gone, so is main: nothing may start any more
+        seat.table.run(seat.index)
+        last_words = ending.LastWords(seat)
+        try:
+            code = bootstrap.enter(seat, process, owner, last_words)
+        except KeyboardInterrupt as interrupt:
+            last_words.raised(interrupt)
+            code = last_words.say(1)
+        finally:
+            ending.run_exit_functions()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        os._exit(code)
+
+
+def _register(seat: Seat) -> bool:
+    """Put this process into the guard's hands before any user code runs in it."""
+    ours, theirs = channel.message_pair()
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        with theirs:
+            channel.send(
+                seat.door,
+                (messages.REGISTER, seat.index, seat.generation),
+                [pidfd, theirs.fileno()],
+            )
+        return channel.receive(ours) is not None
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+        ours.close()
+
+
+def _after_fork_in_child() -> None:
+    """Nothing of the parent's children or keeper belongs to the copy."""
+    from multiprocessing import process
+
+    seat = _being_made
+    _living.clear()
+    mine = [child for child in process._children if isinstance(child._popen, Handle)]  # type: ignore[attr-defined]
+    process._children.difference_update(mine)  # type: ignore[attr-defined]
+    keeper_client.in_forked_copy(seat)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,238 @@
+"""What a started process is to its starter: how to wait for it, signal it, and know its end.
+
+`multiprocessing` calls this a Popen; its attributes are used by others and stay: pid, returncode,
+sentinel, poll, wait, terminate, kill, interrupt, close, duplicate_for_child.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from procession import _native
+from procession._launch import keeper_client
+from procession.ending import Ending, How, Rusage, from_status
+
+if TYPE_CHECKING:
+    from procession._launch.keeper_client import Keeper
+
+_HOWS = {
+    _native.RETURNED: How.RETURNED,
+    _native.RAISED: How.RAISED,
+    _native.EXITED: How.EXITED,
+}
+_KEEPER_GRACE_NS = 2_000_000_000  # what a zygote gets to end everything when the guard was killed
+
+
+class Handle:
+    """A process of the table that this process started."""
+
+    method = ""
+
+    def __init__(self, process: Any) -> None:
+        from multiprocessing import util
+
+        self.returncode: int | None = None
+        self.ending: Ending | None = None
+        self.rusage: Rusage | None = None
+        self.pid = 0
+        self.finalizer = None
+        self.name: str = process._name
+        self._keeper: Keeper
+        self._index = 0
+        self._generation = 0
+        self._owner_pid = os.getpid()
+        self._pidfd = -1
+        self._settling = threading.Lock()
+        util._flush_std_streams()  # type: ignore[attr-defined]
+        self._launch(process)
+
+    def _launch(self, process: Any) -> None:
+        raise NotImplementedError
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Pass a descriptor on to the child; what the child's pickle calls it."""
+        raise NotImplementedError
+
+    # --- waiting ---------------------------------------------------------------------------
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable when the process has ended; opened at first use."""
+        if self._pidfd < 0:
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except ProcessLookupError:
+                self._pidfd = os.eventfd(1, os.EFD_CLOEXEC)  # ended and reaped: readable for ever
+            else:
+                if self._has_ended():  # the number may be a stranger's already
+                    os.close(self._pidfd)
+                    self._pidfd = os.eventfd(1, os.EFD_CLOEXEC)
+        return self._pidfd
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """The exit code, or ``None`` while it runs; with ``flag`` 0, wait for it."""
+        if self.returncode is None:
+            if not self._has_ended():
+                if flag != os.WNOHANG:
+                    return self.wait(None)
+                if self._pidfd < 0 or not _is_readable(self._pidfd, 0):
+                    return None
+                # the sentinel is ready: whoever saw that may ask for the exit code at once, which
+                # is in the table as soon as the reaper has been there
+                self._wait_ended(None)
+            self._settle()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until it has ended.
+
+        Args:
+            timeout: Longest wait in seconds; ``None`` has no limit.
+
+        Returns:
+            The exit code, or ``None`` when the time was over.
+        """
+        if self.returncode is None:
+            if not self._wait_ended(timeout):
+                return None
+            self._settle()
+        return self.returncode
+
+    def _has_ended(self) -> bool:
+        return self._keeper.table.state(self._index, self._generation) in (
+            _native.ENDED,
+            _native.FREE,
+        )
+
+    def _wait_ended(self, timeout: float | None) -> bool:
+        """Sleep on the slot's state, looking now and then whether anybody is left to change it."""
+        table = self._keeper.table
+        deadline = None if timeout is None else time.monotonic_ns() + round(timeout * 1e9)
+        while True:
+            rest = keeper_client.SLICE_NS
+            if deadline is not None:
+                rest = min(rest, max(0, deadline - time.monotonic_ns()))
+            if table.wait(self._index, self._generation, rest):
+                return True
+            if deadline is not None and time.monotonic_ns() >= deadline:
+                return False
+            if self._keeper.guard_is_dead():
+                self._without_keeper()
+
+    def _without_keeper(self) -> None:
+        """The guard is dead. The zygote ends its children and says so; if it is dead too, nobody
+        contains this process any more and nobody else will ever tell of its end: both fall to us.
+        """
+        table = self._keeper.table
+        if table.wait(self._index, self._generation, _KEEPER_GRACE_NS):
+            return
+        self._send(signal.SIGKILL)
+        fd = self.sentinel
+        if _is_readable(fd, 10_000):
+            table.end(self._index, -1, 0, 0, 0, _native.FLAG_LOST)
+
+    def _settle(self) -> None:
+        """Take the end out of the table, once, the same for every thread."""
+        with self._settling:
+            if self.returncode is not None:
+                return
+            row = self._keeper.table.read(self._index)
+            (_, generation, _, _, _, _, flags, how, _, status, _, _, _) = row[:13]
+            utime_ns, stime_ns, max_rss_kib, killer, killer_signal, _, _, text = row[13:]
+            lost = generation != self._generation or bool(flags & _native.FLAG_LOST)
+            by_us = not lost and os.WIFSIGNALED(status) and os.WTERMSIG(status) == killer_signal
+            self.ending = from_status(
+                status,
+                _HOWS.get(how),
+                text.decode("utf-8", "replace"),
+                lost=lost,
+                oom=bool(flags & _native.FLAG_OOM) and not by_us,
+                killer=killer if by_us else 0,
+            )
+            if not lost:
+                self.rusage = Rusage(utime_ns / 1e9, stime_ns / 1e9, max_rss_kib * 1024)
+            self.returncode = self.ending.exitcode
+
+    # --- signals ---------------------------------------------------------------------------
+
+    def _send(self, number: int) -> None:
+        """Send a signal, to this process and no other that may have its number by now."""
+        if self.returncode is not None:
+            return
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self._has_ended():
+                return
+            self._keeper.table.blame(self._index, os.getpid(), number)
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def interrupt(self) -> None:
+        """Send SIGINT."""
+        self._send(signal.SIGINT)
+
+    # --- what it leaves ---------------------------------------------------------------------
+
+    def fetch_outcome(self) -> bytes | None:
+        """What it returned or raised, pickled; ``None`` where there is nothing to tell."""
+        return self._keeper.fetch_outcome(self._index, self._generation)
+
+    def owned_pids(self) -> list[int]:
+        """Pids of the living processes that it started, and that those started, through us."""
+        table = self._keeper.table
+        rows = {index: table.read(index) for index in table.live()}
+        members = {self._generation << 32 | self._index}
+        pids: list[int] = []
+        while True:
+            found = [
+                (row[1] << 32 | index, row[2])
+                for index, row in rows.items()
+                if row[4] in members and row[0] in (_native.ASKED, _native.RUNNING)
+            ]
+            new = [(me, pid) for me, pid in found if me not in members]
+            if not new:
+                return pids
+            members.update(me for me, _ in new)
+            pids += [pid for _, pid in new]
+
+    def close(self) -> None:
+        """Give back the descriptor and the slot."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._release()
+
+    def _release(self) -> None:
+        if self._generation and self._owner_pid == os.getpid():  # not in a forked copy
+            self._keeper.table.set_flags(self._index, self._generation, _native.FLAG_RELEASED)
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except (AttributeError, OSError):
+            pass  # half-made, or closed by the user's own closerange
+
+
+def _is_readable(fd: int, milliseconds: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(milliseconds))

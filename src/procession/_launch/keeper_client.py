@@ -1,0 +1,444 @@
+"""This process's end of its program's keeper: one object, started at the first need of it.
+
+main starts the keeper and is slot 0 of its table; a child inherits its seat and opens a link of
+its own when it starts something itself. A raw `os.fork()` makes a program of its own.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import os
+import select
+import sys
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from procession import _native
+from procession._launch import replacement
+from procession._wire import channel, messages
+from procession.errors import KeeperLost, StartError
+
+if TYPE_CHECKING:
+    from procession._child.bootstrap import Seat
+
+SLICE_NS = 1_000_000_000  # a wait looks this often whether there is still a keeper to end it
+PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+preload: list[str] = []
+"""Modules that a keeper imports before its first spare (``set_forkserver_preload``)."""
+preload_on_error = "ignore"
+
+
+class Spare(NamedTuple):
+    """A process that waits for its start frame."""
+
+    pid: int
+    index: int
+    generation: int
+    stream: channel.Socket
+
+
+class Keeper:
+    """A keeper as its user sees it.
+
+    Args:
+        table: The program's table of processes.
+        door: The door's writing end.
+        index: This process's own slot.
+        generation: The generation of that slot.
+        keeper_pid: The keeper's pid where it is a child of this process, else 0.
+    """
+
+    def __init__(
+        self,
+        table: _native.Table,
+        door: channel.Socket,
+        index: int,
+        generation: int,
+        keeper_pid: int = 0,
+    ) -> None:
+        self.table = table
+        self.door = door
+        self.index = index
+        self.generation = generation
+        self.keeper_pid = keeper_pid
+        self.owner_pid = os.getpid()
+        self.owner_id = generation << 32 | index
+        self.credentials = _native.credentials()
+        self.environ = dict(os.environb)
+        self.directory = _directory()
+        self.warning_filters = _filters_key()
+        self.closed = False
+        self._link: channel.Socket | None = None
+        self._spares: collections.deque[Spare] = collections.deque()
+        self._lock = threading.Lock()
+        self._inodes = {door.fileno(): _inode(door.fileno())}
+
+    # --- spares ----------------------------------------------------------------------------
+
+    def take_spare(self) -> Spare:
+        """A process to become the next child.
+
+        Raises:
+            StartError: The keeper could not fork one; the kernel's errno is in it.
+            KeeperLost: The keeper was killed.
+        """
+        with self._lock:
+            self._check()
+            if self._link is None:
+                self._open_link()
+            link = self._link
+            assert link is not None
+            while self._receive(link, channel.DONT_WAIT):
+                pass
+            while not self._spares:
+                self._say(link, messages.WAIT)
+                self._wait_for_spare(link)
+            spare = self._spares.popleft()
+            self._say(link, messages.TOOK)
+            return spare
+
+    def _open_link(self) -> None:
+        ours, theirs = channel.message_pair()
+        try:
+            channel.send(self.door, (messages.HELLO, self.owner_id), [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise self._lost() from error
+        finally:
+            theirs.close()
+        self._link = ours
+        self._inodes[ours.fileno()] = _inode(ours.fileno())
+
+    def _say(self, link: channel.Socket, word: bytes) -> None:
+        try:
+            link.send(word)
+        except OSError as error:
+            raise self._lost() from error
+
+    def _receive(self, link: channel.Socket, flags: int = 0) -> bool:
+        """One message of the zygote's; false when there is none."""
+        try:
+            received = channel.receive(link, flags)
+        except BlockingIOError:
+            return False
+        if received is None:
+            raise self._lost()
+        (kind, *rest), fds = received
+        if kind == messages.FAILED:
+            raise StartError(*_refusal(*rest))
+        pid, index, generation = rest
+        self._spares.append(Spare(pid, index, generation, channel.adopt(fds[0])))
+        return True
+
+    def _wait_for_spare(self, link: channel.Socket) -> None:
+        poll = select.poll()
+        poll.register(link.fileno(), select.POLLIN)
+        while not poll.poll(SLICE_NS // 1_000_000):
+            self._check()
+        self._receive(link)
+
+    # --- is it there? ----------------------------------------------------------------------
+
+    def guard_is_dead(self) -> bool:
+        """Whether the guard's life word says that it died; false while it is only starting."""
+        return self.table.life(messages.GUARD_SLOT) == _native.LIFE_DIED
+
+    def _check(self) -> None:
+        for fd, inode in self._inodes.items():
+            if _inode(fd) != inode:
+                raise self._lost(
+                    "this program closed the descriptors that led to its keeper (as code that "
+                    "daemonises does)"
+                )
+        if self.guard_is_dead():
+            raise self._lost()
+
+    def _lost(self, why: str = "") -> KeeperLost | StartError:
+        """Give the keeper up; the exception that says so, once."""
+        forget(self)
+        if not why and self.keeper_pid and self.table.life(messages.GUARD_SLOT) == _native.LIFE_FREE:
+            status = _reap(self.keeper_pid)
+            return StartError(
+                None,
+                f"the keeper could not be started: {sys.executable!r} ended with status {status}. "
+                "Set PROCESSION_DEBUG to a file's name to see what it says.",
+            )
+        return KeeperLost(
+            f"{why or 'the keeper of this program was killed'}; the processes that it held have "
+            "been ended, as nobody could contain them any more. The next start() gets a new keeper."
+        )
+
+    def close(self, *, keep_door: bool = False) -> None:
+        """Let go of what this process holds; the keeper goes on for others."""
+        self.closed = True
+        sockets = [spare.stream for spare in self._spares]
+        self._spares.clear()
+        if self._link is not None:
+            sockets.append(self._link)
+            self._link = None
+        if not keep_door:
+            sockets.append(self.door)
+        for sock in sockets:
+            fd = sock.fileno()
+            if self._inodes.get(fd, _inode(fd)) == _inode(fd):
+                sock.close()
+            else:
+                sock.detach()  # the number belongs to somebody else by now
+
+    # --- what is asked of the guard ---------------------------------------------------------
+
+    def fetch_outcome(self, index: int, generation: int) -> bytes | None:
+        """What a process returned or raised, as it pickled it; ``None`` for nothing.
+
+        Raises:
+            KeeperLost: There is no guard left that could know.
+        """
+        ours, theirs = channel.message_pair()
+        with ours:
+            try:
+                with theirs:
+                    channel.send(
+                        self.door, (messages.FETCH, index, generation), [theirs.fileno()]
+                    )
+                answer = channel.receive(ours)
+            except OSError as error:
+                raise KeeperLost("the keeper that held the outcome was killed") from error
+        if answer is None:
+            raise KeeperLost("the keeper that held the outcome was killed")
+        (_, outcome), fds = answer
+        if not fds:
+            return None if outcome is None else bytes(outcome)
+        with open(fds[0], "rb") as file:
+            file.seek(0)
+            return file.read()
+
+    def say_goodbye(self, limit: float) -> None:
+        """Tell the guard that this program came to Python's own end, and wait for it to finish.
+
+        Args:
+            limit: Longest wait in seconds; the guard needs milliseconds.
+        """
+        try:
+            self._check()
+            ours, theirs = channel.message_pair()
+            with ours:
+                with theirs:
+                    channel.send(self.door, (messages.GOODBYE,), [theirs.fileno()])
+                self._release()
+                poll = select.poll()
+                poll.register(ours.fileno(), select.POLLIN)
+                poll.poll(limit * 1000)
+        except (OSError, KeeperLost, StartError):
+            pass  # it is gone already, and with it all that it held
+        self.close()
+        if self.keeper_pid:
+            _reap(self.keeper_pid, limit)
+
+    def _release(self) -> None:
+        while self._spares:
+            self._spares.popleft().stream.close()
+
+
+# --- the one keeper of this process -----------------------------------------------------------
+
+_keeper: Keeper | None = None
+_retired: list[Keeper] = []
+_starting = _thread.allocate_lock()
+
+
+def ensure(*, zygote: bool) -> Keeper:
+    """This process's keeper, started or renewed where that is needed.
+
+    Args:
+        zygote: Whether processes will be forked by it (not by this process itself).
+
+    Raises:
+        StartError: It cannot be started.
+    """
+    global _keeper
+    keeper = _keeper
+    if keeper is not None and not keeper.closed and keeper.credentials == _native.credentials():
+        return keeper
+    with _starting:
+        if _keeper is not None and keeper is not _keeper:
+            return _keeper
+        if _keeper is not None:
+            _retired.append(_keeper)  # its children live on under it; new ones need our new rights
+            _keeper = None
+        elif not _retired:
+            _keeper = _inherited()
+        if _keeper is None or _keeper.credentials != _native.credentials():
+            _keeper = _start(zygote)
+        return _keeper
+
+
+def existing() -> Keeper | None:
+    """This process's keeper if it has one already."""
+    return _keeper
+
+
+def _inherited() -> Keeper | None:
+    """The keeper of the program that this process is a child of."""
+    bootstrap = sys.modules.get("procession._child.bootstrap")
+    seat: Seat | None = getattr(bootstrap, "seat", None)
+    if seat is None or seat.table.life(messages.GUARD_SLOT) == _native.LIFE_DIED:
+        return None
+    keeper = Keeper(seat.table, seat.door, seat.index, seat.generation)
+    keeper.credentials = seat.credentials
+    return keeper
+
+
+def _start(zygote: bool) -> Keeper:
+    from multiprocessing import spawn, util
+
+    executable = spawn.get_executable()
+    if not executable:
+        raise StartError(
+            None,
+            "there is no interpreter to start a keeper with (sys.executable is not set): use "
+            "start method 'fork', or set_executable()",
+        )
+    program = os.fsencode(executable)
+    table = _native.Table.create(messages.SLOTS)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    table.enter(messages.MAIN_SLOT, _native.RUNNING)
+    door, writer = channel.message_pair()
+    descriptors = [table.fileno(), door.fileno(), writer.fileno()]
+    arguments = [
+        program,
+        *map(os.fsencode, util._args_from_interpreter_flags()),  # type: ignore[attr-defined]
+        b"-c",
+        messages.KEEPER_BOOT.encode(),
+        os.fsencode(PACKAGE_FOLDER),
+        *(str(fd).encode() for fd in descriptors),
+    ]
+    start = _native.spawn if zygote else _native.spawn_detached
+    try:
+        pid = start(program, arguments, None, descriptors)
+    except OSError as error:
+        door.close()
+        writer.close()
+        table.close_fd()
+        raise StartError(
+            error.errno, f"cannot start the keeper with {executable!r}: {error.strerror}"
+        ) from error
+    door.close()
+    table.close_fd()
+    generation = table.read(messages.MAIN_SLOT)[1]
+    keeper = Keeper(table, writer, messages.MAIN_SLOT, generation, pid if zygote else 0)
+    config = {
+        "pid": os.getpid(),
+        "name": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
+        "life": in_main_thread,
+        "zygote": zygote,
+        "sys_path": list(sys.path),
+        "preload": list(preload),
+        "on_error": preload_on_error,
+        "recording": replacement.recording >= 0,
+    }
+    pidfd = os.pidfd_open(os.getpid())
+    fds = [pidfd]
+    if replacement.recording >= 0:
+        fds.append(replacement.recording)
+    if preload:
+        fds += [fd for fd in (1, 2) if _inode(fd) is not None]
+    try:
+        channel.send(writer, (messages.BEGIN, config), fds)
+    except OSError as error:
+        raise keeper._lost() from error
+    finally:
+        os.close(pidfd)
+    return keeper
+
+
+def forget(keeper: Keeper) -> None:
+    """A keeper is of no use any more."""
+    global _keeper
+    keeper.close()
+    if _keeper is keeper:
+        _keeper = None
+        _retired.append(keeper)
+
+
+def say_goodbye(limit: float) -> None:
+    """Part from all keepers that this process started (G2: the normal end of a program)."""
+    global _keeper
+    keepers = [*_retired, *([_keeper] if _keeper else [])]
+    _retired.clear()
+    _keeper = None
+    for keeper in keepers:
+        if keeper.owner_pid != os.getpid() or keeper.closed:
+            continue
+        if keeper.index == messages.MAIN_SLOT:
+            keeper.say_goodbye(limit)
+        else:
+            keeper._release()
+
+
+def in_forked_copy(seat: Seat | None) -> None:
+    """After a fork: nothing of the keeper's belongs to the copy, but a seat that was made for it."""
+    global _keeper, _starting
+    _starting = _thread.allocate_lock()
+    keepers = [*_retired, *([_keeper] if _keeper else [])]
+    _retired.clear()
+    _keeper = None
+    for keeper in keepers:
+        if not keeper.closed:
+            keeper.close(keep_door=seat is not None and seat.door is keeper.door)
+    bootstrap = sys.modules.get("procession._child.bootstrap")
+    if bootstrap is not None:
+        bootstrap.seat = seat  # type: ignore[attr-defined]
+
+
+# --- small facts ------------------------------------------------------------------------------
+
+
+def _inode(fd: int) -> int | None:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return None
+
+
+def _directory() -> tuple[int, int] | None:
+    try:
+        status = os.stat(".")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _filters_key() -> list[Any]:
+    return list(warnings.filters)
+
+
+def _refusal(number: int, text: str) -> tuple[int, str]:
+    advice = {
+        11: "the limit of processes (ulimit -u, or the pids cgroup) is reached",
+        12: "there is no memory for another process",
+        24: "the keeper has no free descriptor",
+    }.get(number, "see the errno")
+    return number, f"the keeper could not fork a process: {text}; {advice}"
+
+
+def _reap(pid: int, limit: float = 1.0) -> int | None:
+    """The exit status of the keeper, a child of ours that has ended or is about to."""
+    deadline = time.monotonic() + limit
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        done, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if done else None
+    except ChildProcessError:
+        return None
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,91 @@
+"""Under `procession run`: the standard library's processes, started and held by us.
+
+Only what starts a process is replaced. The classes, and every subclass that a program has made of
+them, stay what they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+installed = False
+"""Whether this program's `multiprocessing` is served by us; its children's is then, too."""
+
+
+recording = -1
+"""Descriptor of the recording that `procession run` passed to this program, or -1."""
+
+
+def install(recording_fd: int = -1) -> None:
+    """Let `multiprocessing` start its processes through procession, in this process and below.
+
+    Args:
+        recording_fd: Descriptor of the recording to which the guard appends, or -1.
+    """
+    global installed, recording
+    recording = recording_fd
+    installed = True
+    if "multiprocessing.context" in sys.modules:
+        patch()
+        return
+    sys.meta_path.insert(0, _Watcher())
+
+
+class _Watcher:
+    """Patches `multiprocessing.context` when the program imports it, and not before: a program that
+    never does is not to pay for it.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find `multiprocessing.context` as ever, and patch it once it is executed."""
+        if name != "multiprocessing.context":
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            patch(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def patch(context: Any = None) -> None:
+    """Put our way of starting into the three standard process classes."""
+    global installed
+    installed = True
+    if context is None:
+        from multiprocessing import context
+
+    def forkserver(process: Any) -> Any:
+        from procession._launch.kept import KeptHandle
+
+        return _followed(KeptHandle)(process)
+
+    def spawn(process: Any) -> Any:
+        from procession._launch.kept import SpawnHandle
+
+        return _followed(SpawnHandle)(process)
+
+    def fork(process: Any) -> Any:
+        from procession._launch.forked import ForkHandle
+
+        return _followed(ForkHandle)(process)
+
+    context.ForkServerProcess._Popen = staticmethod(forkserver)
+    context.SpawnProcess._Popen = staticmethod(spawn)
+    context.ForkProcess._Popen = staticmethod(fork)
+
+
+def _followed(kind: Any) -> Any:
+    """Make our own default context follow the standard one: under `run` there is one default."""
+    from procession import context
+
+    context.follows_standard = True
+    return kind

@@ -1,0 +1,164 @@
+"""Messages and descriptors over inherited socket pairs: the only thing that sockets do here.
+
+Messages are marshalled tuples: marshal is built in (importing pickle would double the keeper's
+start) and every peer is a process of our own tree (G12). The C module `_socket` is used directly,
+since `socket` costs 12 ms to import in a keeper that must start in fifty.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import marshal
+import os
+import struct
+
+TYPE_CHECKING = False  # `typing` costs milliseconds that a keeper's start does not have
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+Socket = _socket.socket
+DONT_WAIT = _socket.MSG_DONTWAIT
+
+_RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+_MAX_FDS = 250  # the kernel's SCM_MAX_FD is 253 for one message (unix(7))
+_ROOM = _socket.CMSG_SPACE(4 * 253)
+_MAX_MESSAGE = 128 * 1024
+
+
+class TooManyDescriptors(OSError):
+    """Descriptors arrived and this process had no room for them; they are lost for good."""
+
+
+def message_pair() -> tuple[Socket, Socket]:
+    """Two ends of a channel that keeps message boundaries, close-on-exec."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+
+
+def stream_pair() -> tuple[Socket, Socket]:
+    """Two ends of a byte stream, close-on-exec."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+
+
+def adopt(fd: int) -> Socket:
+    """The socket that a received or inherited descriptor is; it belongs to the object now."""
+    return _socket.socket(fileno=fd)
+
+
+def send(sock: Socket, message: tuple[Any, ...], fds: Sequence[int] = (), flags: int = 0) -> None:
+    """Send one message with descriptors (at most 250).
+
+    Raises:
+        BrokenPipeError, ConnectionResetError: The other end is gone.
+        BlockingIOError: ``MSG_DONTWAIT`` was given and there is no room.
+    """
+    sock.sendmsg([marshal.dumps(message)], _ancillary(fds), flags | _socket.MSG_NOSIGNAL)
+
+
+def receive(sock: Socket, flags: int = 0) -> tuple[Any, list[int]] | None:
+    """One message and its descriptors, or ``None`` when the other end is gone.
+
+    Raises:
+        TooManyDescriptors: The descriptor table is full; the message's descriptors are lost.
+    """
+    try:
+        data, ancillary, got, _ = sock.recvmsg(
+            _MAX_MESSAGE, _ROOM, flags | _socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None
+    fds = _descriptors(ancillary)
+    if got & _socket.MSG_CTRUNC:
+        close_all(fds)
+        raise TooManyDescriptors(errno.EMFILE, "no free descriptor to receive one from the keeper (ulimit -n)")
+    if not data:
+        close_all(fds)
+        return None
+    return marshal.loads(data), fds
+
+
+# --- the start frame: one message over a spare's byte stream ----------------------------------
+
+_HEAD = struct.Struct("<IIQ")  # descriptors, bytes of the marshalled header, bytes of the payload
+
+
+def send_frame(sock: Socket, header: dict[str, Any], payload: bytes, fds: Sequence[int]) -> None:
+    """Send a header, a payload of any size, and any number of descriptors.
+
+    One system call where all of it is small: this is the whole of a start.
+
+    Raises:
+        BrokenPipeError, ConnectionResetError: The spare is gone; how much it got is unknown.
+    """
+    marshalled = marshal.dumps(header)
+    first = _HEAD.pack(len(fds), len(marshalled), len(payload)) + marshalled
+    parts: list[bytes | memoryview] = [first]
+    later = [fds[i : i + _MAX_FDS] for i in range(_MAX_FDS, len(fds), _MAX_FDS)]
+    if not later:
+        parts.append(payload)
+    sent = sock.sendmsg(parts, _ancillary(fds[:_MAX_FDS]), _socket.MSG_NOSIGNAL)
+    for some in later:
+        _send_all(sock, memoryview(first)[sent:])
+        sent = len(first)
+        sock.sendmsg([b"+"], _ancillary(some), _socket.MSG_NOSIGNAL)
+    if sent < len(first):
+        _send_all(sock, memoryview(first)[sent:])
+        sent = len(first)
+    _send_all(sock, memoryview(payload)[sent - len(first) :])
+
+
+def receive_frame(sock: Socket) -> tuple[dict[str, Any], bytearray, list[int]] | None:
+    """The frame that `send_frame` sent, or ``None`` when the sender went without sending one."""
+    fds: list[int] = []
+    data = _receive_at_least(sock, _HEAD.size, bytearray(), fds)
+    if data is None:
+        return None
+    count, header_size, payload_size = _HEAD.unpack_from(data)
+    end = _HEAD.size + header_size
+    if _receive_at_least(sock, end, data, fds) is None:
+        return None
+    header = marshal.loads(bytes(data[_HEAD.size : end]))
+    extra = max(0, -(-count // _MAX_FDS) - 1)  # one byte came with each further load of descriptors
+    if _receive_at_least(sock, end + extra + payload_size, data, fds) is None:
+        return None
+    return header, data[end + extra :], fds
+
+
+def _receive_at_least(
+    sock: Socket, size: int, data: bytearray, fds: list[int]
+) -> bytearray | None:
+    while len(data) < size:
+        chunk, ancillary, got, _ = sock.recvmsg(
+            max(65536, min(size - len(data), 1 << 20)), _ROOM, _socket.MSG_CMSG_CLOEXEC
+        )
+        fds += _descriptors(ancillary)
+        if got & _socket.MSG_CTRUNC:
+            raise TooManyDescriptors(errno.EMFILE, "no free descriptor for what start() passed on (ulimit -n)")
+        if not chunk:
+            return None
+        data += chunk
+    return data
+
+
+def _send_all(sock: Socket, rest: memoryview) -> None:
+    if rest:
+        sock.sendall(rest, _socket.MSG_NOSIGNAL)
+
+
+def _ancillary(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    return [(*_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    fds: list[int] = []
+    for level, kind, data in ancillary:
+        if (level, kind) == _RIGHTS:
+            fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) & ~3])
+    return fds
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in fds:
+        os.close(fd)

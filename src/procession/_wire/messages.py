@@ -1,0 +1,70 @@
+"""The words that main, guard, zygote and children say to each other.
+
+Over the *door* (everybody writes, the guard reads):
+
+    (BEGIN, config)                      main, once; with main's pidfd
+    (HELLO, owner)                       somebody wants to start processes; with its link
+    (REGISTER, index, generation)        a child of start method fork; with its own pidfd
+    (OUTCOME, index, generation, bytes)  a child's value or exception; in a memfd where large
+    (FETCH, index, generation)           the owner asks for it; with a socket for the answer
+    (GOODBYE,)                           main came to Python's own end; with a socket for the answer
+
+Over a *link* (one owner, the zygote):
+
+    owner → zygote   TOOK       one spare was used
+                     WAIT       and none is left: its owner waits
+    zygote → owner   (SPARE, pid, index, generation); with the spare's stream
+                     (FAILED, errno, text)
+
+Between guard and zygote:
+
+    guard → zygote   (OWNER, owner); with the link      (PRELOAD, names, on_error)
+                     (FINISH,)
+    zygote → guard   (ENDED, index, generation)         (RETIRED, reason)
+"""
+
+from __future__ import annotations
+
+BEGIN = "begin"
+HELLO = "hello"
+REGISTER = "register"
+OUTCOME = "outcome"
+FETCH = "fetch"
+GOODBYE = "goodbye"
+
+TOOK = b"t"
+WAIT = b"w"
+SPARE = "spare"
+FAILED = "failed"
+
+OWNER = "owner"
+PRELOAD = "preload"
+FINISH = "finish"
+ENDED = "ended"
+RETIRED = "retired"
+READY = "ready"
+
+INLINE_OUTCOME = 32 * 1024  # bytes; larger ones travel in a memfd
+
+MAIN_SLOT = 0
+"""The slot of the program's main process in the table of processes."""
+GUARD_SLOT = 1
+"""The guard's own slot; it only holds the guard's life word."""
+
+SLOTS = 65536  # twice the kernel's default pid_max; sparse, so unused ones cost nothing
+
+COMM_GUARD = "pn-guard"  # comm has room for 15 characters (prctl(2), PR_SET_NAME)
+COMM_ZYGOTE = "pn-zygote"
+COMM_SPARE = "pn-spare"
+
+KEEPER_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from procession._keeper.__main__ import main; main()"
+)
+"""Program text of the keeper's interpreter; arguments: our package's folder, three descriptors."""
+
+SPAWN_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from procession._child.bootstrap import spawned; spawned()"
+)
+"""Program text of a fresh interpreter (start method spawn); arguments: the folder, a memfd."""

@@ -1,0 +1,246 @@
+"""Contexts: one for each start method, and the default one, whose method can be set once.
+
+They are `multiprocessing`'s contexts with our processes; what is not ours yet (locks, queues,
+pools, managers) is the standard library's, bound to the context that it is taken from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from multiprocessing import context as _standard
+from multiprocessing.context import (
+    AuthenticationError,
+    BaseContext,
+    BufferTooShort,
+    ProcessError,
+    TimeoutError,
+    assert_spawning,
+    get_spawning_popen,
+    reduction,
+    set_spawning_popen,
+)
+from typing import TYPE_CHECKING, Any
+
+from procession import _current
+from procession import process as _process
+
+if TYPE_CHECKING:
+    from procession._launch.handle import Handle
+
+__all__ = [
+    "AuthenticationError",
+    "BaseContext",
+    "BufferTooShort",
+    "DefaultContext",
+    "ForkContext",
+    "ForkProcess",
+    "ForkServerContext",
+    "ForkServerProcess",
+    "Process",
+    "ProcessError",
+    "SpawnContext",
+    "SpawnProcess",
+    "TimeoutError",
+    "assert_spawning",
+    "get_spawning_popen",
+    "reduction",
+    "set_spawning_popen",
+]
+
+METHODS = ("forkserver", "spawn", "fork")
+_ON_ERROR = ("ignore", "warn", "fail")
+
+Process = _process.Process
+
+
+class ForkServerProcess(_process.Process):
+    """A process forked from the keeper's zygote."""
+
+    _method = "forkserver"
+
+    @staticmethod
+    def _Popen(process: Any) -> Handle:
+        from procession._launch.kept import KeptHandle
+
+        return KeptHandle(process)
+
+
+class SpawnProcess(_process.Process):
+    """A process in a fresh interpreter."""
+
+    _method = "spawn"
+
+    @staticmethod
+    def _Popen(process: Any) -> Handle:
+        from procession._launch.kept import SpawnHandle
+
+        return SpawnHandle(process)
+
+    @staticmethod
+    def _after_fork() -> None:
+        """A fresh interpreter has no copies of the starter's objects to see to."""
+
+
+class ForkProcess(_process.Process):
+    """A process that is a copy of its starter."""
+
+    _method = "fork"
+
+    @staticmethod
+    def _Popen(process: Any) -> Handle:
+        from procession._launch.forked import ForkHandle
+
+        return ForkHandle(process)
+
+
+class _Context(BaseContext):
+    """What our contexts share."""
+
+    def get_context(self, method: str | None = None) -> Any:
+        """This context, or the one of another start method.
+
+        Raises:
+            ValueError: There is no such start method.
+        """
+        if method is None:
+            return self
+        try:
+            return _contexts[method]
+        except (KeyError, TypeError):
+            raise ValueError(f"cannot find context for {method!r}") from None
+
+    def set_forkserver_preload(
+        self, module_names: Sequence[str], *, on_error: str = "ignore"
+    ) -> None:
+        """Modules that the fork server imports before its first child, so that children have them.
+
+        Call it before the first process is started.
+
+        Args:
+            module_names: Names as in an import statement; ``"__main__"`` is allowed.
+            on_error: What happens where one cannot be imported: ``"ignore"``, ``"warn"`` on
+                stderr, or ``"fail"``, which makes every start raise StartError.
+
+        Raises:
+            TypeError: A name is no string.
+            ValueError: ``on_error`` is none of the three.
+        """
+        from procession._launch import keeper_client
+
+        if on_error not in _ON_ERROR:
+            raise ValueError(f"on_error must be one of {', '.join(_ON_ERROR)}, got {on_error!r}")
+        names = list(module_names)
+        if not all(type(name) is str for name in names):
+            raise TypeError("module_names must be a list of strings")
+        keeper_client.preload = names
+        keeper_client.preload_on_error = on_error
+
+    def freeze_support(self) -> None:
+        """Nothing to do: children never execute a frozen program's own file by accident."""
+
+
+class ForkServerContext(_Context):
+    """Context of start method ``forkserver``."""
+
+    _name = "forkserver"
+    Process = ForkServerProcess  # type: ignore[assignment]
+
+
+class SpawnContext(_Context):
+    """Context of start method ``spawn``."""
+
+    _name = "spawn"
+    Process = SpawnProcess  # type: ignore[assignment]
+
+
+class ForkContext(_Context):
+    """Context of start method ``fork``."""
+
+    _name = "fork"
+    Process = ForkProcess  # type: ignore[assignment]
+
+
+_contexts: dict[str, _Context] = {
+    "forkserver": ForkServerContext(),
+    "spawn": SpawnContext(),
+    "fork": ForkContext(),
+}
+
+
+class DefaultContext(_Context):
+    """The context whose start method is set once, by the user or by its first use."""
+
+    Process = _process.Process  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self._actual_context: _Context | None = None
+
+    def get_context(self, method: str | None = None) -> Any:
+        if method is not None:
+            return super().get_context(method)
+        if self._actual_context is None:
+            self._actual_context = self._initial()
+        return self._actual_context
+
+    def _initial(self) -> _Context:
+        """forkserver; under `procession run` the unchanged program's own default."""
+        if follows_standard:
+            return _contexts[_standard._default_context.get_context()._name]  # type: ignore[attr-defined]
+        return _contexts["forkserver"]
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Set the start method of processes that are started without a context of their own.
+
+        Raises:
+            RuntimeError: It is set already, or was fixed by use, and ``force`` is false.
+            ValueError: There is no such start method.
+        """
+        if self._actual_context is not None and not force:
+            raise RuntimeError("context has already been set")
+        if method is None and force:
+            self._actual_context = None
+            return
+        self._actual_context = self.get_context(method)
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:  # type: ignore[override]
+        """The start method in force; asking fixes it, unless ``allow_none``."""
+        if self._actual_context is None and allow_none:
+            return None
+        name: str = self.get_context()._name
+        return name
+
+    def get_all_start_methods(self) -> list[str]:
+        """The start methods there are, the default one first."""
+        return list(METHODS)
+
+    # --- what `_current` asks ---------------------------------------------------------------
+
+    def adopt(self, method: str | None) -> None:
+        """Take over the start method of this process's starter."""
+        if method is not None:
+            self._actual_context = _contexts[method]
+
+    def fixed_method(self) -> str | None:
+        """The start method where it is fixed."""
+        return self._actual_context._name if self._actual_context else None  # type: ignore[attr-defined]
+
+    def popen(self, process: Any) -> Handle:
+        """Start a process by the method in force."""
+        handle: Handle = self.get_context().Process._Popen(process)
+        return handle
+
+
+follows_standard = False
+"""Whether the default start method is `multiprocessing`'s: so under `procession run`."""
+
+_default_context = DefaultContext()
+_current.default = _default_context
+
+
+def _force_start_method(method: str) -> None:
+    _default_context._actual_context = _contexts[method]
+
+
+if "__main__" in sys.modules:  # what a child pickles from its copy of main is main's own
+    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])

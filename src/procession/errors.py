@@ -1,0 +1,69 @@
+"""Every exception of procession, by fault rather than by place.
+
+Each class also derives from what existing ``except`` clauses around `multiprocessing` catch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from procession.ending import Ending
+
+__all__ = [
+    "ForkedThreadsWarning",
+    "KeeperLost",
+    "ProcessDied",
+    "ProcessionError",
+    "StartError",
+    "StillRunning",
+]
+
+
+class ProcessionError(Exception):
+    """Root of the exceptions that procession itself raises."""
+
+
+class StartError(ProcessionError, OSError):
+    """A process could not be started; nothing was left half-made and the program can go on.
+
+    ``errno`` is the kernel's where the kernel refused, otherwise ``None``.
+    """
+
+
+class KeeperLost(ProcessionError, RuntimeError):
+    """The keeper was killed from outside; its children were ended with it.
+
+    Raised once, by the next ``start()``; the ``start()`` after that gets a new keeper.
+    """
+
+
+class StillRunning(ProcessionError, TimeoutError):
+    """The time given was over and the process still runs; nothing was changed."""
+
+
+class ProcessDied(ProcessionError, RuntimeError):
+    """A result was asked of a process that ended without returning or raising.
+
+    Attributes:
+        name: The process's name.
+        pid: Its process id.
+        ending: How it ended.
+    """
+
+    def __init__(self, name: str, pid: int, ending: Ending) -> None:
+        super().__init__(name, pid, ending)
+        self.name = name
+        self.pid = pid
+        self.ending = ending
+
+    def __str__(self) -> str:
+        return f"process {self.name!r} (pid {self.pid}) has no result: it {self.ending}"
+
+
+class ForkedThreadsWarning(DeprecationWarning):
+    """``fork`` copied a process that has other threads: a lock one of them held stays locked.
+
+    Shown where DeprecationWarning is shown, as CPython 3.12 and later do for ``os.fork()``;
+    the message names the threads.
+    """

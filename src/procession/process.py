@@ -1,0 +1,270 @@
+"""Process: start, wait for, stop and see one process; and who is running, and who started it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import process as _standard
+from multiprocessing.process import (
+    AuthenticationString,
+    active_children,
+    current_process,
+    parent_process,
+)
+from typing import Any
+
+from procession import _current
+from procession._launch.handle import Handle
+from procession.ending import Ending, How, Rusage
+from procession.errors import ProcessDied, StillRunning
+
+__all__ = [
+    "AuthenticationString",
+    "BaseProcess",
+    "Process",
+    "active_children",
+    "current_process",
+    "parent_process",
+]
+
+BaseProcess = _standard.BaseProcess
+
+_SHARED = ("_children", "_cleanup", "_dangling", "_current_process", "_parent_process",
+           "_process_counter", "_exitcode_to_name", "_ParentProcess", "ORIGINAL_DIR")
+
+
+def __getattr__(name: str) -> Any:
+    """State that lives in `multiprocessing.process`, so that there is one of it."""
+    if name in _SHARED:
+        return getattr(_standard, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class Process(BaseProcess):
+    """A process of its own that runs ``target(*args, **kwargs)``.
+
+    Args:
+        group: Must be ``None``.
+        target: What to run; ``None`` runs nothing (or a subclass's ``run()``).
+        name: Its name; ``None`` makes one: ``Process-1``, ``Process-1:2`` for a child's child.
+        args: Positional arguments of the target.
+        kwargs: Keyword arguments of the target; ``None`` is the same as none.
+        daemon: Whether it ends when its starter does; ``None`` takes the starter's own flag.
+
+    Raises:
+        TypeError: The target cannot be called.
+    """
+
+    _start_method: str | None = None
+
+    def __init__(
+        self,
+        group: None = None,
+        target: Callable[..., object] | None = None,
+        name: str | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        daemon: bool | None = None,
+    ) -> None:
+        if target is not None and not callable(target):
+            raise TypeError(
+                f"target must be callable or None, got {type(target).__name__!r}: {target!r}"
+                " (pass the function itself and its arguments in args, not a call of it)"
+            )
+        super().__init__(group, target, name, args, {} if kwargs is None else kwargs, daemon=daemon)
+
+    @staticmethod
+    def _Popen(process: Process) -> Handle:
+        return _current.popen(process)
+
+    def run(self) -> Any:
+        """Call the target. A subclass may override it; what it returns is `result`'s answer."""
+        if self._target:  # type: ignore[attr-defined]
+            return self._target(*self._args, **self._kwargs)  # type: ignore[attr-defined]
+        return None
+
+    def start(self) -> None:
+        """Start the process; returns as soon as it exists.
+
+        Raises:
+            StartError: It could not be started; its errno and text say why.
+            KeeperLost: The program's keeper was killed from outside since the last start; the
+                next call gets a new one.
+        """
+        self._check_closed()  # type: ignore[attr-defined]
+        assert self._popen is None, "cannot start a process twice"  # type: ignore[has-type]
+        assert self._parent_pid == os.getpid(), (  # type: ignore[attr-defined]
+            "can only start a process object created by current process"
+        )
+        _forget_the_ended()
+        self._popen = self._Popen(self)
+        # the target may hold this object: without a cycle it is freed at once (bpo-30775)
+        del self._target, self._args, self._kwargs
+        _standard._children.add(self)  # type: ignore[attr-defined]
+
+    def interrupt(self) -> None:
+        """Send SIGINT: KeyboardInterrupt in the process, so that its ``finally`` blocks run."""
+        self._check_closed()  # type: ignore[attr-defined]
+        self._popen.interrupt()
+
+    def stop(self, grace: float = 5.0) -> Ending:
+        """End the process and everything below it: interrupt, terminate, then kill (G3).
+
+        Args:
+            grace: Seconds in which it may end by itself, half of them after SIGINT, half after
+                SIGTERM. ``0`` kills at once.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            StillRunning: The kernel could not end it (uninterruptible sleep, another user's).
+        """
+        from procession._launch import stopping
+
+        if not grace >= 0:
+            raise ValueError(f"grace must be at least 0 seconds, got {grace!r}")
+        handle = self._started()
+        stopping.end_trees([handle], stopping.gently(grace))
+        self.join(0)
+        return self._ended(0)
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable when the process has ended.
+
+        It is opened at the first use and closed by `close`.
+        """
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._popen is None:
+            raise ValueError("process not started")
+        sentinel: int = self._popen.sentinel
+        return sentinel
+
+    def close(self) -> None:
+        """Let go of what the object holds; it cannot be used afterwards.
+
+        Raises:
+            ValueError: The process still runs.
+        """
+        if self._popen is not None:
+            if self._popen.poll() is None:
+                raise ValueError(
+                    "Cannot close a process while it is still running. "
+                    "You should first call join() or terminate()."
+                )
+            self._popen.close()
+            self._popen = None
+            _standard._children.discard(self)  # type: ignore[attr-defined]
+        self._closed = True
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended, or ``None`` while it runs or was not started (G8)."""
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._popen is None or self._popen.poll() is None:
+            return None
+        ending: Ending = self._popen.ending
+        return ending
+
+    @property
+    def rusage(self) -> Rusage | None:
+        """CPU time and peak memory, or ``None`` while it runs or where nobody could know."""
+        return self._popen.rusage if self.ending is not None else None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the target (or ``run()``) returned.
+
+        Args:
+            timeout: Longest wait for its end in seconds; ``None`` has no limit.
+
+        Raises:
+            StillRunning: The time was over.
+            ProcessDied: It ended by a signal, an exit, or was lost.
+            BaseException: What the target raised, with its traceback.
+        """
+        ending, outcome = self._outcome(timeout)
+        if ending.how is How.RAISED and outcome is not None and outcome.error is not None:
+            raise outcome.error
+        if ending.how is not How.RETURNED:
+            raise ProcessDied(self.name, self.pid or 0, ending)
+        if outcome is None:
+            return None
+        if outcome.error is not None:  # it returned what cannot be pickled
+            raise outcome.error
+        return outcome.value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the target raised, or ``None`` when it returned.
+
+        Args:
+            timeout: Longest wait for its end in seconds; ``None`` has no limit.
+
+        Raises:
+            StillRunning: The time was over.
+            ProcessDied: It ended by a signal, an exit, or was lost.
+        """
+        ending, outcome = self._outcome(timeout)
+        if ending.how is How.RETURNED:
+            return None
+        if ending.how is How.RAISED and outcome is not None and outcome.error is not None:
+            error: BaseException = outcome.error
+            return error
+        raise ProcessDied(self.name, self.pid or 0, ending)
+
+    # --- behind ----------------------------------------------------------------------------
+
+    def _started(self) -> Handle:
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._popen is None:
+            raise ValueError("process not started")
+        handle: Handle = self._popen
+        return handle
+
+    def _ended(self, timeout: float | None) -> Ending:
+        handle = self._started()
+        if handle.wait(timeout) is None:
+            raise StillRunning(f"process {self.name!r} (pid {handle.pid}) is still running")
+        _standard._children.discard(self)  # type: ignore[attr-defined]
+        assert handle.ending is not None
+        return handle.ending
+
+    def _outcome(self, timeout: float | None) -> tuple[Ending, Any]:
+        ending = self._ended(timeout)
+        if ending.how not in (How.RETURNED, How.RAISED):
+            return ending, None
+        return ending, self._started().load_outcome()
+
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        if self._start_method is None and self._method is not None:
+            _current.adopt(self._method)
+        code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
+        return code
+
+    _method: str | None = None
+
+
+def _forget_the_ended() -> None:
+    """Let go of children that have ended, as every `start()` of multiprocessing does.
+
+    Costs nothing to speak of at any number of children: they are looked through only after a
+    number of ends that makes up for it.
+    """
+    from procession._launch import forked
+
+    forked.reap()
+    children = _standard._children  # type: ignore[attr-defined]
+    _sweeps.countdown -= 1
+    if _sweeps.countdown <= 0:
+        for child in list(children):
+            if (popen := child._popen) is not None and popen.poll() is not None:
+                children.discard(child)
+        _sweeps.countdown = len(children) // 4
+
+
+class _Sweeps:
+    countdown = 0
+
+
+_sweeps = _Sweeps()
