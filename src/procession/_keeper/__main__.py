@@ -34,6 +34,7 @@ def main() -> None:
             pidfd, *more = received[1]
             config["recording"] = more.pop(0) if config["recording"] else -1
             config["output"] = more
+            config["skip"] = []
             guard(table, door, writer, config, pidfd)
         code = 0
     except BaseException:
@@ -61,12 +62,23 @@ def be_zygote(
     table: _native.Table, writer: channel.Socket, guard: channel.Socket, config: dict[str, Any]
 ) -> None:
     """Run the zygote to its end, in a fork of the guard."""
-    from procession._keeper import spares
+    from procession._keeper import preload, spares
     from procession._keeper.zygote import Zygote
 
     _native.set_process_name(messages.COMM_ZYGOTE)
     spares.import_essentials()
-    Zygote(table, writer, guard).run()
+    refusal = ""
+    names = [name for name in config["preload"] if name not in config["skip"]]
+    if names:
+        try:
+            preload.load(names, config["on_error"], config["output"])
+        except preload.LeftThread as left:
+            channel.send(guard, (messages.RETIRED, left.name))
+            return
+        except preload.Failed as failed:
+            refusal = str(failed)
+    channel.close_all(config["output"])
+    Zygote(table, writer, guard, refusal).run()
 
 
 def report() -> None:

@@ -110,6 +110,7 @@ class Guard:
         code = 1
         try:
             keep = [0, 1, 2, self._table.fileno(), self._door_writer.fileno()]
+            keep += self._config["output"]
             _native.close_all_but([*keep, channel_to_guard.fileno()])
             entry.be_zygote(self._table, self._door_writer, channel_to_guard, self._config)
             code = 0
@@ -126,6 +127,8 @@ class Guard:
         (kind, *rest), _ = received
         if kind == messages.ENDED:
             self._ledger.ended(*rest)
+        elif kind == messages.RETIRED:
+            self._config["skip"] += rest
         return True
 
     def _zygote_ended(self, fd: int) -> None:

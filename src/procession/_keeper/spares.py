@@ -49,14 +49,22 @@ def settle() -> None:
     gc.freeze()
 
 
+def threads() -> int:
+    """How many threads this process has, also those that Python does not know of."""
+    try:
+        # links of a directory: its own, its parent's entry, and one for each thread
+        return os.stat("/proc/self/task").st_nlink - 2
+    except OSError:
+        return 1  # no /proc: what is not known is not held against anybody
+
+
 def require_one_thread() -> None:
     """Refuse to fork a process that has threads (G9).
 
     Raises:
         ThreadFound: There is another thread than this one.
     """
-    # links of a directory: itself, its entry in the parent, one for each thread
-    if os.stat("/proc/self/task").st_nlink > 3:
+    if threads() > 1:
         raise ThreadFound("a preloaded module left a thread in the zygote")
 
 

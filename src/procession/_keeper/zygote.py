@@ -7,7 +7,6 @@ is ended from here; if the zygote is killed, the guard adopts all of it and noth
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -60,9 +59,17 @@ class Zygote:
         table: The program's table of processes.
         door: The door's writing end, which every child inherits.
         guard: The channel to the guard.
+        refusal: Why no process may be started from here, or nothing.
     """
 
-    def __init__(self, table: _native.Table, door: channel.Socket, guard: channel.Socket) -> None:
+    def __init__(
+        self,
+        table: _native.Table,
+        door: channel.Socket,
+        guard: channel.Socket,
+        refusal: str = "",
+    ) -> None:
+        self._refusal = refusal
         self._table = table
         self._door = door
         self._guard = guard
@@ -146,12 +153,14 @@ class Zygote:
 
     def _make_spare(self, owner: Owner) -> None:
         try:
+            if self._refusal:
+                raise OSError(0, self._refusal)
             spares.require_one_thread()
             pid, index, generation, sock = self._fork_spare()
         except OSError as error:
             owner.target = 0
             if owner.waiting:
-                self._say(owner, (messages.FAILED, error.errno or errno.EAGAIN, str(error)))
+                self._say(owner, (messages.FAILED, error.errno, error.strerror or str(error)))
                 owner.waiting = False
             return
         try:

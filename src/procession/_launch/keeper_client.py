@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import collections
+import errno
 import os
 import select
 import sys
@@ -318,7 +319,7 @@ def _start(zygote: bool) -> Keeper:
     ]
     start = _native.spawn if zygote else _native.spawn_detached
     try:
-        pid = start(program, arguments, None, descriptors)
+        pid = start(program, arguments, descriptors)
     except OSError as error:
         door.close()
         writer.close()
@@ -416,13 +417,13 @@ def _filters_key() -> list[Any]:
     return list(warnings.filters)
 
 
-def _refusal(number: int, text: str) -> tuple[int, str]:
+def _refusal(number: int | None, text: str) -> tuple[int | None, str]:
     advice = {
-        11: "the limit of processes (ulimit -u, or the pids cgroup) is reached",
-        12: "there is no memory for another process",
-        24: "the keeper has no free descriptor",
-    }.get(number, "see the errno")
-    return number, f"the keeper could not fork a process: {text}; {advice}"
+        errno.EAGAIN: "; the limit of processes (ulimit -u, or the pids cgroup) is reached",
+        errno.ENOMEM: "; there is no memory for another process",
+        errno.EMFILE: "; the keeper has no free descriptor",
+    }.get(number or 0, "")
+    return number or None, f"the keeper could not start a process: {text}{advice}"
 
 
 def _reap(pid: int, limit: float = 1.0) -> int | None:

@@ -1,0 +1,169 @@
+"""What each operation promises; the layout it works on is described in src/format.h."""
+
+from collections.abc import Sequence
+from typing import Final, Self, final
+
+FREE: Final = 0
+CLAIMED: Final = 1
+SPARE: Final = 2
+ASKED: Final = 3
+RUNNING: Final = 4
+ENDED: Final = 5
+HOW_NONE: Final = 0
+RETURNED: Final = 1
+RAISED: Final = 2
+EXITED: Final = 3
+FORKSERVER: Final = 1
+SPAWN: Final = 2
+FORK: Final = 3
+FLAG_DAEMON: Final = 1
+FLAG_RELEASED: Final = 2
+FLAG_LOST: Final = 4
+FLAG_OOM: Final = 8
+LIFE_FREE: Final = 0
+LIFE_HELD: Final = 1
+LIFE_DIED: Final = 2
+TABLE_NAME: Final[str]
+
+@final
+class Table:
+    """The table of processes of one program, mapped into this process."""
+
+    @classmethod
+    def create(cls, slots: int, /) -> Self:
+        """A new table in a sealed memfd."""
+    @classmethod
+    def attach(cls, fd: int, /) -> Self:
+        """Map another process's table. ValueError: the descriptor is none."""
+    def fileno(self) -> int:
+        """The memfd's descriptor, or -1 when it was closed."""
+    def close_fd(self) -> None:
+        """Close the memfd; the mapping stays as long as the process."""
+    def claim(self) -> tuple[int, int]:
+        """Take a free slot: its index and its new generation. OSError(ENOSPC): none is free."""
+    def enter(self, index: int, state: int = ..., /) -> None:
+        """Sit down in a slot: pid, start time and, in the first thread, the life word."""
+    def set_pid(self, index: int, pid: int, /) -> None:
+        """Say whose slot it is, before the process itself could."""
+    def ask(
+        self,
+        index: int,
+        generation: int,
+        owner: int,
+        method: int,
+        flags: int,
+        asked_ns: int,
+        name: bytes,
+        target: bytes,
+        /,
+    ) -> bool:
+        """Ask a spare to become a child; false when it has ended meanwhile."""
+    def run(self, index: int, /) -> None:
+        """Say that the user's code begins."""
+    def finish(self, index: int, how: int, exit_code: int, text: bytes, /) -> None:
+        """Leave last words."""
+    def end(
+        self,
+        index: int,
+        wait_status: int,
+        utime_ns: int,
+        stime_ns: int,
+        max_rss_kib: int,
+        flags: int = ...,
+        /,
+    ) -> bool:
+        """Say that the process has ended, and wake who waits; true for the first to say so."""
+    def blame(self, index: int, pid: int, signal: int, /) -> None:
+        """Note who is about to send which signal."""
+    def set_flags(self, index: int, generation: int, bits: int, /) -> int:
+        """Set flags; all that are set then, or -1 when the slot is another's."""
+    def wait(self, index: int, generation: int, timeout_ns: int, /) -> bool:
+        """Wait for the end; -1 is no limit. Signal handlers run meanwhile."""
+    def state(self, index: int, generation: int, /) -> int:
+        """State of the process, FREE when the slot is another's."""
+    def read(
+        self, index: int, /
+    ) -> tuple[
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        bytes,
+        bytes,
+        bytes,
+    ]:
+        """state, generation, pid, start_time, owner, method, flags, how, exit_code, wait_status,
+        asked_ns, running_ns, ended_ns, utime_ns, stime_ns, max_rss_kib, killer_pid,
+        killer_signal, name, target, text.
+        """
+    def free(self, index: int, generation: int, /) -> bool:
+        """Give back the slot of a process that has ended."""
+    def pids(self) -> list[tuple[int, int, int]]:
+        """(index, pid, state) of every slot in use."""
+    def ended_count(self) -> int:
+        """Ends so far."""
+    def life(self, index: int, /) -> int:
+        """LIFE_FREE, LIFE_HELD or LIFE_DIED, by the kernel's own mark."""
+    def drop_life(self, index: int, /) -> None:
+        """Put the life word down before executing another program."""
+    def watch_life(self, index: int, eventfd: int, /) -> None:
+        """Have 1 written to an eventfd when the holder of the life word died."""
+
+def set_subreaper(on: bool, /) -> None:
+    """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""
+
+def get_subreaper() -> bool:
+    """Whether this process adopts orphaned descendants."""
+
+def set_process_name(name: str, /) -> None:
+    """Name of this thread in ps, at most 15 bytes (PR_SET_NAME)."""
+
+def signalfd(signals: Sequence[int], /) -> int:
+    """A non-blocking descriptor for signals that are blocked (signalfd(2))."""
+
+def peek_child() -> tuple[int, int, int, int, int] | None:
+    """An ended child, left unreaped: pid, wait status, user and system CPU in ns, peak KiB.
+
+    ChildProcessError: there is no child at all.
+    """
+
+def mrelease(pidfd: int, /) -> int:
+    """Free the memory of a killed process (process_mrelease(2)); 0 or the errno."""
+
+def close_all_but(keep: Sequence[int], /) -> None:
+    """Close every other descriptor."""
+
+def pidfd_exit_status(pidfd: int, /) -> int | None:
+    """Wait status of a process that was reaped by others, where the kernel tells (6.15)."""
+
+def spawn(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> int:
+    """Start a program with signals blocked, 0-2 on /dev/null, in a process group of its own."""
+
+def spawn_detached(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> int:
+    """As spawn, but not as a child of this process."""
+
+def read_surroundings() -> bytes:
+    """Signal mask, ignored signals, umask, priority, process group, affinity and limits."""
+
+def apply_surroundings(wanted: bytes, /) -> tuple[int, int, int]:
+    """Take over all but the signals: the wanted mask, the wanted and the present ignored ones."""
+
+def set_blocked(mask: int, /) -> None:
+    """Set the signal mask, and handle what had been waiting."""
+
+def credentials() -> bytes:
+    """Users, groups, capabilities, seccomp, session, namespaces, root and cgroup; comparable."""
