@@ -15,6 +15,8 @@ __all__ = [
     "KeeperLost",
     "ProcessDied",
     "ProcessionError",
+    "RemoteError",
+    "ResultNotPicklable",
     "StartError",
     "StillRunning",
 ]
@@ -67,3 +69,32 @@ class ForkedThreadsWarning(DeprecationWarning):
     Shown where DeprecationWarning is shown, as CPython 3.12 and later do for ``os.fork()``;
     the message names the threads.
     """
+
+
+class ResultNotPicklable(ProcessionError, TypeError):
+    """A process returned something that cannot be sent; the text says what, and why."""
+
+
+class RemoteError(ProcessionError, RuntimeError):
+    """Stands for an exception of another process that could not travel itself (G7).
+
+    Attributes:
+        module: Module of the original's type.
+        qualname: Its qualified name.
+        message: The original in words.
+        traceback_text: Its traceback as that process would have printed it.
+        why: Why it could not come itself.
+    """
+
+    def __init__(
+        self, module: str, qualname: str, message: str, traceback_text: str, why: str
+    ) -> None:
+        super().__init__(module, qualname, message, traceback_text, why)
+        self.module = module
+        self.qualname = qualname
+        self.message = message
+        self.traceback_text = traceback_text
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.why})\n\n{self.traceback_text.rstrip()}"

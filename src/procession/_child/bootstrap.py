@@ -125,7 +125,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             inherited.fds[:] = rest
             place.table.run(place.index)
             _native.set_process_name(header["comm"])
-            _native.apply_surroundings(header["surroundings"], _native.read_surroundings())
+            _take_surroundings(header["surroundings"])
             process = _unpickle(header, payload)
         except Exception:
             last_words.raised(sys.exc_info()[1])
@@ -160,7 +160,7 @@ def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
     me = mp_process.current_process()
     me._inheriting = True  # type: ignore[attr-defined]
     try:
-        _, process = main_module.load_start(payload)
+        process = main_module.load_start(payload)
     finally:
         del me._inheriting  # type: ignore[attr-defined]
     _current.adopt(header["default_method"])
@@ -224,6 +224,22 @@ def _take_directory_and_environment(header: dict[str, Any], fds: list[int]) -> N
         for key, value in wanted.items():
             if os.environb.get(key) != value:
                 os.environb[key] = value
+
+
+def _take_surroundings(surroundings: bytes) -> None:
+    """Limits, priority, umask and the rest; then signals, the mask last of all."""
+    import signal
+
+    blocked, wanted, now = _native.apply_surroundings(surroundings)
+    for number in range(1, 65):
+        bit = 1 << number - 1
+        if (wanted ^ now) & bit:
+            plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            try:
+                signal.signal(number, signal.SIG_IGN if wanted & bit else plain)
+            except (OSError, ValueError):
+                continue  # SIGKILL, SIGSTOP, and the two that glibc keeps to itself
+    _native.set_blocked(blocked)
 
 
 def _take_warning_filters(pickled: bytes | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _native
 from procession._launch import keeper_client
+from procession._wire.outcome import load_outcome
 from procession.ending import Ending, How, Rusage, from_status
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Handle:
         self._generation = 0
         self._owner_pid = os.getpid()
         self._pidfd = -1
+        self._fetched = False
+        self._outcome: Any = None
         self._settling = threading.Lock()
         util._flush_std_streams()  # type: ignore[attr-defined]
         self._launch(process)
@@ -192,9 +195,14 @@ class Handle:
 
     # --- what it leaves ---------------------------------------------------------------------
 
-    def fetch_outcome(self) -> bytes | None:
-        """What it returned or raised, pickled; ``None`` where there is nothing to tell."""
-        return self._keeper.fetch_outcome(self._index, self._generation)
+    def load_outcome(self) -> Any:
+        """What it returned or raised (an `Outcome`), fetched once; ``None``: nothing to tell."""
+        with self._settling:
+            if not self._fetched:
+                blob = self._keeper.fetch_outcome(self._index, self._generation)
+                self._outcome = None if blob is None else load_outcome(blob)
+                self._fetched = True
+        return self._outcome
 
     def owned_pids(self) -> list[int]:
         """Pids of the living processes that it started, and that those started, through us."""

@@ -305,6 +305,8 @@ def _start(zygote: bool) -> Keeper:
         )
     program = os.fsencode(executable)
     table = _native.Table.create(messages.SLOTS)
+    table.claim()  # main's slot, then the guard's
+    table.claim()
     in_main_thread = threading.current_thread() is threading.main_thread()
     table.enter(messages.MAIN_SLOT, _native.RUNNING)
     door, writer = channel.message_pair()

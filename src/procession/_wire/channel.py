@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-Socket = _socket.socket
 DONT_WAIT = _socket.MSG_DONTWAIT
 
 _RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
@@ -27,23 +26,38 @@ _ROOM = _socket.CMSG_SPACE(4 * 253)
 _MAX_MESSAGE = 128 * 1024
 
 
+class Socket(_socket.socket):
+    """A socket that `with` closes."""
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class TooManyDescriptors(OSError):
     """Descriptors arrived and this process had no room for them; they are lost for good."""
 
 
 def message_pair() -> tuple[Socket, Socket]:
     """Two ends of a channel that keeps message boundaries, close-on-exec."""
-    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    return _pair(_socket.SOCK_SEQPACKET)
 
 
 def stream_pair() -> tuple[Socket, Socket]:
     """Two ends of a byte stream, close-on-exec."""
-    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    return _pair(_socket.SOCK_STREAM)
+
+
+def _pair(kind: int) -> tuple[Socket, Socket]:
+    one, other = _socket.socketpair(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC)
+    return adopt(one.detach()), adopt(other.detach())
 
 
 def adopt(fd: int) -> Socket:
     """The socket that a received or inherited descriptor is; it belongs to the object now."""
-    return _socket.socket(fileno=fd)
+    return Socket(fileno=fd)
 
 
 def send(sock: Socket, message: tuple[Any, ...], fds: Sequence[int] = (), flags: int = 0) -> None:

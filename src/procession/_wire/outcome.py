@@ -1,0 +1,147 @@
+"""What a process returned or raised, whole, on its way to who asks for it (G7)."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Any, NamedTuple
+
+from procession.errors import RemoteError, ResultNotPicklable
+
+
+class Outcome(NamedTuple):
+    """One of the two."""
+
+    value: Any
+    error: BaseException | None
+
+
+def dump_outcome(value: Any = None, error: BaseException | None = None) -> bytes:
+    """Pickle a value or an exception; never raises.
+
+    An exception goes with its traceback, cause, context, notes and attributes. One that cannot
+    travel goes as a `RemoteError` that tells what it was and why.
+    """
+    if error is None:
+        try:
+            return pickle.dumps(("value", _dump(value)))
+        except Exception as failure:
+            error = _unpicklable(value, failure)
+    text = _formatted(error)
+    description = (type(error).__module__, type(error).__qualname__, _words(error), text)
+    try:
+        pickled = _dump_error(error)
+    except Exception as failure:
+        return pickle.dumps(("remote", description, _words(failure)))
+    return pickle.dumps(("error", pickled, description))
+
+
+def load_outcome(blob: bytes) -> Outcome:
+    """The outcome; never raises: what cannot be rebuilt here comes as a `RemoteError`."""
+    kind, *rest = pickle.loads(blob)
+    if kind == "remote":
+        description, why = rest
+        return Outcome(None, RemoteError(*description, f"it cannot be pickled: {why}"))
+    try:
+        if kind == "value":
+            return Outcome(pickle.loads(rest[0]), None)
+        error = pickle.loads(rest[0])
+        if not isinstance(error, BaseException):
+            raise TypeError(f"it became a {type(error).__qualname__}")
+    except BaseException as failure:
+        why = f"it cannot be unpickled: {_words(failure)}"
+        if kind == "value":
+            return Outcome(None, ResultNotPicklable(f"the result arrived, but {why}"))
+        return Outcome(None, RemoteError(*rest[1], why))
+    return Outcome(None, error)
+
+
+def _dump(value: Any) -> bytes:
+    import io
+    from multiprocessing.reduction import ForkingPickler
+
+    try:
+        buffer = io.BytesIO()
+        ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+        return buffer.getvalue()
+    except Exception:
+        import cloudpickle
+
+        pickled: bytes = cloudpickle.dumps(value)
+        return pickled
+
+
+def _dump_error(error: BaseException) -> bytes:
+    """Pickle an exception with its traceback, by tblib's reducers in a pickler of our own.
+
+    Nothing is registered with copyreg: the user's own pickles stay what they are.
+    """
+    import copyreg
+    import io
+    import types
+
+    from tblib import pickling_support
+
+    for part in _chain(error):
+        part.__traceback__ = _without_machinery(part.__traceback__)
+
+    class Pickler(pickle.Pickler):
+        dispatch_table = copyreg.dispatch_table | {
+            types.TracebackType: pickling_support.pickle_traceback
+        }
+
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, BaseException):
+                return pickling_support.pickle_exception(value)
+            return NotImplemented
+
+    buffer = io.BytesIO()
+    Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(error)
+    return buffer.getvalue()
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        part = left.pop()
+        if part is None or any(part is other for other in found):
+            continue
+        found.append(part)
+        left += [part.__cause__, part.__context__]
+        if isinstance(part, BaseExceptionGroup):
+            left += part.exceptions
+    return found
+
+
+def _without_machinery(tb: Any) -> Any:
+    """A traceback that begins with the user's code."""
+    first = tb
+    while first is not None:
+        module = first.tb_frame.f_globals.get("__name__", "")
+        if module != "multiprocessing.process" and module.partition(".")[0] != "procession":
+            return first
+        first = first.tb_next
+    return tb
+
+
+def _unpicklable(value: Any, failure: Exception) -> BaseException:
+    from procession._wire.pickling import find_culprit
+
+    path, culprit = find_culprit({"result": value})
+    where = f"{path} (a {type(culprit).__qualname__})" if path else "the result"
+    return ResultNotPicklable(f"{where} cannot be pickled: {_words(failure)}")
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return ""

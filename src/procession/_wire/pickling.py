@@ -1,0 +1,404 @@
+"""Pickling a process object for its start: plain pickle first, by value only what must be.
+
+A function that pickle cannot name is rebuilt in the child on the real namespace of the module that
+it was made in, so that it sees the same globals as every other function there.
+"""
+
+from __future__ import annotations
+
+import dis
+import io
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from procession._wire.main_module import MainPlan
+
+_DEPTH = 6  # how deep the search for the culprit of a failed pickle goes
+_WIDTH = 200  # and how many members of one container it tries
+
+_Failures = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
+
+
+def dump_start(process: Any, preparation: dict[str, Any], plan: MainPlan) -> bytes:
+    """Pickle what a child needs: its preparation, main's namespace by value, the process object.
+
+    The caller has made itself the spawning Popen, so that locks and descriptors pickle.
+
+    Raises:
+        Exception: What pickle raised, with the way to the culprit and what to do in its text.
+    """
+    buffer = io.BytesIO()
+    if plan.kind == "value":
+        preparation.pop("init_main_from_name", None)
+        preparation.pop("init_main_from_path", None)
+    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((plan.kind, preparation))
+    start = buffer.tell()
+    if plan.kind != "value":
+        try:
+            ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(process)
+            return buffer.getvalue()
+        except _Failures:
+            buffer.seek(start)
+            buffer.truncate()
+    names: set[str] = set()
+    body = _dump_by_value(process, names, process)
+    if plan.kind == "value":
+        namespace = _Namespace(sys.modules["__main__"]).dump(names)
+        ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(namespace)
+    buffer.write(body)
+    return buffer.getvalue()
+
+
+def _dump_by_value(value: Any, names: set[str], process: Any) -> bytes:
+    buffer = io.BytesIO()
+    pickler = _pickler_class()(buffer, names)
+    try:
+        pickler.dump(value)
+    except _Failures as error:
+        raise _explained(error, process) from error.__cause__
+    return buffer.getvalue()
+
+
+# --- by value ---------------------------------------------------------------------------------
+
+
+def make_function(
+    module: str,
+    code: types.CodeType,
+    name: str,
+    defaults: tuple[Any, ...] | None,
+    cells: int | None,
+) -> types.FunctionType:
+    """A function on the real namespace of its module; its cells are filled afterwards."""
+    if module == "__mp_main__":
+        module = "__main__"
+    if module not in sys.modules:
+        __import__(module)
+    closure = None if cells is None else tuple(types.CellType() for _ in range(cells))
+    return types.FunctionType(code, sys.modules[module].__dict__, name, defaults, closure)
+
+
+def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
+    """Give a rebuilt function what may refer back to it."""
+    for cell, content in zip(function.__closure__ or (), state.pop("cells"), strict=True):
+        if content:
+            cell.cell_contents = content[0]
+    function.__kwdefaults__ = state.pop("kwdefaults")
+    function.__annotations__ = state.pop("annotations")
+    function.__qualname__ = state.pop("qualname")
+    function.__module__ = state.pop("module")
+    function.__doc__ = state.pop("doc")
+    function.__dict__.update(state.pop("dict"))
+
+
+def main_attribute(qualname: str) -> Any:
+    """What main defines under a name."""
+    value: Any = sys.modules["__main__"]
+    for part in qualname.split("."):
+        value = getattr(value, part)
+    return value
+
+
+_class: type[Any] | None = None
+
+
+def _pickler_class() -> type[Any]:
+    """The pickler, made at first need: importing cloudpickle takes 20-40 ms."""
+    global _class
+    if _class is None:
+        import cloudpickle
+
+        class ByValue(cloudpickle.CloudPickler):  # type: ignore[misc]
+            """Names what can be named; rebuilds other functions on their modules' namespaces.
+
+            Args:
+                file: Where the pickle goes.
+                names: Collects the top-level names of a by-value main that the pickle refers to;
+                    ``None`` while that namespace itself is pickled, whose own go by value.
+            """
+
+            def __init__(self, file: Any, names: set[str] | None) -> None:
+                super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+                self._names = names
+                # a ChainMap: registrations with multiprocessing count as they do in its pickler
+                self.dispatch_table = self.dispatch_table.new_child(
+                    dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
+                )
+
+            def reducer_override(self, value: Any) -> Any:
+                if isinstance(value, types.FunctionType | type):
+                    if self._names is not None and (name := _main_name(value)) is not None:
+                        self._names.add(name.partition(".")[0])
+                        return main_attribute, (name,)
+                    if isinstance(value, types.FunctionType):
+                        if _can_be_named(value):
+                            return NotImplemented
+                        home = _home(value)
+                        if home is not None:
+                            if self._names is not None and home == "__main__":
+                                self._names.update(globals_of(value.__code__))
+                            return _reduce_function(value, home)
+                return super().reducer_override(value)
+
+        _class = ByValue
+    return _class
+
+
+def _main_name(value: Any) -> str | None:
+    """The name under which a by-value main holds this function or class, if it does."""
+    if getattr(value, "__module__", None) not in ("__main__", "__mp_main__"):
+        return None
+    name: str = value.__qualname__
+    found: Any = sys.modules["__main__"]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is value else None
+
+
+def _can_be_named(function: types.FunctionType) -> bool:
+    """Whether a child finds the function by importing its module."""
+    module = function.__module__
+    if module in ("__main__", None):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _home(function: types.FunctionType) -> str | None:
+    """The module whose namespace the function's globals are, if they are one's."""
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    if module is not None and module.__dict__ is function.__globals__:
+        return name
+    main = sys.modules["__main__"]
+    return "__main__" if main.__dict__ is function.__globals__ else None
+
+
+def _reduce_function(function: types.FunctionType, home: str) -> Any:
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append((cell.cell_contents,))
+        except ValueError:  # not filled yet
+            cells.append(())
+    state = {
+        "cells": cells,
+        "kwdefaults": function.__kwdefaults__,
+        "annotations": function.__annotations__,
+        "qualname": function.__qualname__,
+        "module": function.__module__,
+        "doc": function.__doc__,
+        "dict": function.__dict__,
+    }
+    count = None if function.__closure__ is None else len(function.__closure__)
+    arguments = (home, function.__code__, function.__name__, function.__defaults__, count)
+    return make_function, arguments, state, None, None, fill_function
+
+
+def globals_of(code: types.CodeType) -> set[str]:
+    """Names that code, and the code inside it, looks up in its globals."""
+    names = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= globals_of(constant)
+    return names
+
+
+class _Namespace:
+    """Main's namespace as a child needs it: what is named, and best effort the rest.
+
+    A child must find what is sent to it later through queues and pools, as after a fork: so all of
+    main's functions and classes go along where they can be pickled.
+    """
+
+    def __init__(self, main: types.ModuleType) -> None:
+        self._main = main
+        self._values = {
+            name: value
+            for name, value in vars(main).items()
+            if not (name.startswith("__") and name.endswith("__"))
+        }
+
+    def dump(self, names: set[str]) -> bytes:
+        needed = self._closure(names & self._values.keys())
+        defined = {name for name, value in self._values.items() if _main_name(value) is not None}
+        wanted = self._closure(needed | defined)
+        attributes = {
+            name: getattr(self._main, name)
+            for name in ("__file__", "__doc__")
+            if isinstance(getattr(self._main, name, None), str)
+        }
+        try:
+            return self._pickle({name: self._values[name] for name in wanted} | attributes)
+        except Exception:
+            pass
+        good = {}
+        for name in sorted(wanted):
+            try:
+                self._pickle(self._values[name])
+            except Exception as error:
+                if name in needed:
+                    raise self._explained(name, error) from None
+            else:
+                good[name] = self._values[name]
+        return self._pickle(good | attributes)
+
+    def _closure(self, names: set[str]) -> set[str]:
+        """The names, and those that the functions and classes under them look up."""
+        found: set[str] = set()
+        left = list(names)
+        while left:
+            name = left.pop()
+            if name in found:
+                continue
+            found.add(name)
+            for code in _codes(self._values[name]):
+                left += globals_of(code) & self._values.keys()
+        return found
+
+    def _pickle(self, value: Any) -> bytes:
+        buffer = io.BytesIO()
+        _pickler_class()(buffer, None).dump(value)
+        return buffer.getvalue()
+
+    def _explained(self, name: str, error: Exception) -> Exception:
+        users = [
+            user
+            for user, value in self._values.items()
+            if any(name in globals_of(code) for code in _codes(value))
+        ]
+        who = f"{users[0]!r} of __main__ uses" if users else "the process uses"
+        return _same_kind(
+            error,
+            f"{who} the global {name!r}, which cannot be pickled: {_words(error)}. Pass it as an "
+            "argument, make it inside the function, or put what starts processes under "
+            "if __name__ == '__main__'.",
+        )
+
+
+def _codes(value: Any) -> Iterator[types.CodeType]:
+    """The code of a function, or of all that a class of main's defines."""
+    if isinstance(value, types.FunctionType):
+        yield value.__code__
+        for cell in value.__closure__ or ():
+            try:
+                if isinstance(cell.cell_contents, types.FunctionType):
+                    yield cell.cell_contents.__code__
+            except ValueError:
+                continue
+        if isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):
+            yield wrapped.__code__
+    elif isinstance(value, type):
+        if value.__module__ in ("__main__", "__mp_main__"):
+            for member in vars(value).values():
+                yield from _codes(_plain(member))
+    elif isinstance(value, property):
+        for accessor in (value.fget, value.fset, value.fdel):
+            yield from _codes(accessor)
+    elif (function := getattr(value, "func", None)) is not None:
+        yield from _codes(function)
+
+
+def _plain(member: Any) -> Any:
+    return getattr(member, "__func__", member) if not isinstance(member, property) else member
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+def _explained(error: Exception, process: Any) -> Exception:
+    """The error with the way to what could not be pickled."""
+    path, culprit = find_culprit(
+        {
+            "target": getattr(process, "_target", None),
+            "args": getattr(process, "_args", ()),
+            "kwargs": getattr(process, "_kwargs", {}),
+            **{
+                f"self.{name}": value
+                for name, value in vars(process).items()
+                if name not in ("_target", "_args", "_kwargs", "_popen")
+            },
+        }
+    )
+    where = f"{path} (a {type(culprit).__qualname__})" if path else "something in it"
+    return _same_kind(error, f"process {process._name!r}: {where} cannot be pickled: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _same_kind(error: Exception, text: str) -> Exception:
+    """An exception of the type that pickle raised here, so that `except` clauses still catch it."""
+    kind = type(error) if type(error) in _Failures else pickle.PicklingError
+    explained = kind(text)
+    explained.__cause__ = error
+    return explained
+
+
+def find_culprit(roots: dict[str, Any]) -> tuple[str, Any]:
+    """The innermost value that cannot be pickled, and the expression that leads to it.
+
+    Args:
+        roots: Expressions and their values, to be searched in this order.
+
+    Returns:
+        The expression and the value; an empty expression where everything can be pickled.
+    """
+    for path, value in roots.items():
+        if not _pickles(value):
+            return _inside(path, value, _DEPTH)
+    return "", None
+
+
+def _inside(path: str, value: Any, depth: int) -> tuple[str, Any]:
+    if depth:
+        for n, (way, member) in enumerate(_members(value)):
+            if n >= _WIDTH:
+                break
+            if not _pickles(member):
+                return _inside(path + way, member, depth - 1)
+    return path, value
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield f"[{key!r}]", member
+    elif isinstance(value, list | tuple):
+        for index, member in enumerate(value):
+            yield f"[{index}]", member
+    elif isinstance(value, set | frozenset):
+        for member in value:
+            yield ".{…}", member
+    elif isinstance(value, types.FunctionType):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                yield f".<{name}>", cell.cell_contents
+            except ValueError:
+                continue
+    elif isinstance(value, types.MethodType):
+        yield ".__self__", value.__self__
+    elif not isinstance(value, type | types.ModuleType):
+        yield from ((f".{name}", member) for name, member in getattr(value, "__dict__", {}).items())
+
+
+def _pickles(value: Any) -> bool:
+    """Whether a value can be pickled, by value where it must be."""
+    dump: Callable[[Any], None] = _pickler_class()(io.BytesIO(), set()).dump
+    try:
+        dump(value)
+    except Exception:
+        return False
+    return True
+
