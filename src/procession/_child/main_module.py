@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-from procession._wire.main_module import BY_VALUE
+from procession._wire.messages import BY_VALUE
 
 
 def load_start(blob: bytes | bytearray) -> Any:

@@ -28,8 +28,11 @@ def import_essentials() -> None:
     import multiprocessing.context
     import multiprocessing.spawn
     import multiprocessing.util
+    import pkgutil
 
     import procession._child.bootstrap
+    import procession._child.ending
+    import procession._child.main_module
     import procession.context  # noqa: F401
 
 

@@ -12,9 +12,7 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
-BY_VALUE = "__procession_by_value__"
-"""Attribute of a `__main__` that came to this process by value, and so goes on by value."""
-
+from procession._wire.messages import BY_VALUE
 
 class MainPlan(NamedTuple):
     """What is to be done about `__main__` in a child.

@@ -68,3 +68,6 @@ SPAWN_BOOT = (
     "from procession._child.bootstrap import spawned; spawned()"
 )
 """Program text of a fresh interpreter (start method spawn); arguments: the folder, a memfd."""
+
+BY_VALUE = "__procession_by_value__"
+"""Attribute of a `__main__` that came to its process by value, and so goes on by value."""
