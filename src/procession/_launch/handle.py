@@ -207,7 +207,7 @@ class Handle:
     def owned_pids(self) -> list[int]:
         """Pids of the living processes that it started, and that those started, through us."""
         table = self._keeper.table
-        rows = {index: table.read(index) for index in table.live()}
+        rows = {index: table.read(index) for index, _, _ in table.pids()}
         members = {self._generation << 32 | self._index}
         pids: list[int] = []
         while True:

@@ -8,6 +8,7 @@ run again without starting everything again: what it defines goes by value.
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from types import ModuleType
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def _plan(main: ModuleType | None) -> MainPlan:
             return MainPlan("value" if _defines_something(main) else "name")
         return MainPlan("name" if _has_guard(getattr(spec, "origin", None)) else "value")
     path = getattr(main, "__file__", None)
-    if path is None:
+    if path is None or not os.path.exists(path):  # standard input calls itself a file, too
         return MainPlan("value")
     return MainPlan("path" if _has_guard(path) else "value")
 

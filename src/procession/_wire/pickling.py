@@ -45,7 +45,7 @@ def dump_start(process: Any, preparation: dict[str, Any], plan: MainPlan) -> byt
             buffer.seek(start)
             buffer.truncate()
     names: set[str] = set()
-    body = _dump_by_value(process, names, process)
+    body = _dump_by_value(process, names, process, ships=plan.kind != "value")
     if plan.kind == "value":
         namespace = _Namespace(sys.modules["__main__"]).dump(names)
         ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(namespace)
@@ -53,9 +53,9 @@ def dump_start(process: Any, preparation: dict[str, Any], plan: MainPlan) -> byt
     return buffer.getvalue()
 
 
-def _dump_by_value(value: Any, names: set[str], process: Any) -> bytes:
+def _dump_by_value(value: Any, names: set[str], process: Any, *, ships: bool) -> bytes:
     buffer = io.BytesIO()
-    pickler = _pickler_class()(buffer, names)
+    pickler = _pickler_class()(buffer, names, ships=ships)
     try:
         pickler.dump(value)
     except _Failures as error:
@@ -93,6 +93,8 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     function.__module__ = state.pop("module")
     function.__doc__ = state.pop("doc")
     function.__dict__.update(state.pop("dict"))
+    for name, value in state.pop("globals").items():
+        function.__globals__.setdefault(name, value)
 
 
 def main_attribute(qualname: str) -> Any:
@@ -119,15 +121,21 @@ def _pickler_class() -> type[Any]:
                 file: Where the pickle goes.
                 names: Collects the top-level names of a by-value main that the pickle refers to;
                     ``None`` while that namespace itself is pickled, whose own go by value.
+                ships: Send the globals that a by-value function of main looks up, for where main
+                    runs again in the child: below its guard it defines things that the child lacks.
             """
 
-            def __init__(self, file: Any, names: set[str] | None) -> None:
-                super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-                self._names = names
-                # a ChainMap: registrations with multiprocessing count as they do in its pickler
+            def __init__(
+                self, file: Any, names: set[str] | None, *, ships: bool = False
+            ) -> None:
+                # what was registered with multiprocessing's pickler counts here, too; the C pickler
+                # looks at the table when it is made, not later
                 self.dispatch_table = self.dispatch_table.new_child(
                     dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
                 )
+                super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+                self._names = names
+                self._ships = ships
 
             def reducer_override(self, value: Any) -> Any:
                 if isinstance(value, types.FunctionType | type):
@@ -141,7 +149,8 @@ def _pickler_class() -> type[Any]:
                         if home is not None:
                             if self._names is not None and home == "__main__":
                                 self._names.update(globals_of(value.__code__))
-                            return _reduce_function(value, home)
+                            ships = self._ships and home == "__main__"
+                            return _reduce_function(value, home, _shipped(value) if ships else {})
                 return super().reducer_override(value)
 
         _class = ByValue
@@ -150,7 +159,9 @@ def _pickler_class() -> type[Any]:
 
 def _main_name(value: Any) -> str | None:
     """The name under which a by-value main holds this function or class, if it does."""
-    if getattr(value, "__module__", None) not in ("__main__", "__mp_main__"):
+    if not isinstance(value, types.FunctionType | type):
+        return None
+    if value.__module__ not in ("__main__", "__mp_main__"):
         return None
     name: str = value.__qualname__
     found: Any = sys.modules["__main__"]
@@ -180,7 +191,17 @@ def _home(function: types.FunctionType) -> str | None:
     return "__main__" if main.__dict__ is function.__globals__ else None
 
 
-def _reduce_function(function: types.FunctionType, home: str) -> Any:
+def _shipped(function: types.FunctionType) -> dict[str, Any]:
+    """The globals that a function looks up, as far as they can be sent; main has the rest."""
+    known = function.__globals__
+    return {
+        name: known[name]
+        for name in sorted(globals_of(function.__code__))
+        if name in known and known[name] is not function and _pickles(known[name])
+    }
+
+
+def _reduce_function(function: types.FunctionType, home: str, shipped: dict[str, Any]) -> Any:
     cells = []
     for cell in function.__closure__ or ():
         try:
@@ -195,6 +216,7 @@ def _reduce_function(function: types.FunctionType, home: str) -> Any:
         "module": function.__module__,
         "doc": function.__doc__,
         "dict": function.__dict__,
+        "globals": shipped,
     }
     count = None if function.__closure__ is None else len(function.__closure__)
     arguments = (home, function.__code__, function.__name__, function.__defaults__, count)
