@@ -107,7 +107,7 @@ class _Context(BaseContext):
             return self
         try:
             return _contexts[method]
-        except (KeyError, TypeError):
+        except KeyError:
             raise ValueError(f"cannot find context for {method!r}") from None
 
     def set_forkserver_preload(
