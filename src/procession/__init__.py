@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         StillRunning,
     )
 
+del TYPE_CHECKING  # of no use to users, who would find it by dir()
+
 __version__ = "0.1.0"
 
 SUBDEBUG = 5

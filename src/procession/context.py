@@ -48,7 +48,6 @@ __all__ = [
     "set_spawning_popen",
 ]
 
-METHODS = ("forkserver", "spawn", "fork")
 _ON_ERROR = ("ignore", "warn", "fail")
 
 Process = _process.Process
@@ -211,8 +210,9 @@ class DefaultContext(_Context):
         return name
 
     def get_all_start_methods(self) -> list[str]:
-        """The start methods there are, the default one first."""
-        return list(METHODS)
+        """The start methods there are, in the order in which this Python's own library has them."""
+        methods: list[str] = _standard._default_context.get_all_start_methods()  # type: ignore[attr-defined]
+        return methods
 
     # --- what `_current` asks ---------------------------------------------------------------
 

@@ -98,14 +98,13 @@ class Ledger:
                     status = row[8] << 8 if row[7] != _native.HOW_NONE else -1
                     flags = _native.FLAG_LOST if status == -1 else 0
                 self._table.end(index, status, 0, 0, 0, flags)
-            del self._forked_dead[me]
+            self._forked_dead.pop(me, None)
             self.ended(index, generation)
 
     def _sweep(self) -> None:
         """Free the slots that their owners have let go of, now and then."""
         if len(self._unreleased) < self._sweep_at:
             return
-        self._settle_forked(final=False)
         kept = []
         for index, generation in self._unreleased:
             flags = self._table.set_flags(index, generation, 0)

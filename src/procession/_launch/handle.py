@@ -202,6 +202,12 @@ class Handle:
                 blob = self._keeper.fetch_outcome(self._index, self._generation)
                 self._outcome = None if blob is None else load_outcome(blob)
                 self._fetched = True
+                self._traceback = self._outcome and getattr(
+                    self._outcome.error, "__traceback__", None
+                )
+            if self._outcome is not None and self._outcome.error is not None:
+                # every raise of it adds frames: who asks again is to see the child's own only
+                self._outcome.error.__traceback__ = self._traceback
         return self._outcome
 
     def owned_pids(self) -> list[int]:

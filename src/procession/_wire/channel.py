@@ -57,7 +57,10 @@ def _pair(kind: int) -> tuple[Socket, Socket]:
 
 def adopt(fd: int) -> Socket:
     """The socket that a received or inherited descriptor is; it belongs to the object now."""
-    return Socket(fileno=fd)
+    sock = Socket(fileno=fd)
+    if sock.gettimeout() is not None:  # socket.setdefaulttimeout() is for the user's sockets
+        sock.settimeout(None)
+    return sock
 
 
 def send(sock: Socket, message: tuple[Any, ...], fds: Sequence[int] = (), flags: int = 0) -> None:
