@@ -1,0 +1,205 @@
+"""What this process has on the machine, seen from outside: `/proc` alone, none of our own code.
+
+`no_strays` (conftest.py) looks before and after every test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+SESSION_MARK = "PROCESSION_TEST_SESSION"
+"""Environment variable that every program started by a test run carries."""
+
+KEEPER_NAMES = {"pn-guard", "pn-zygote", "pn-spare"}
+
+
+class Being(NamedTuple):
+    """A living (or unreaped) process."""
+
+    pid: int
+    start: int
+    parent: int
+    session: int
+    state: str
+    name: str
+
+    def __str__(self) -> str:
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            where = Path(f"/proc/{self.pid}/wchan").read_text()
+            words = line.decode(errors="replace").strip()[:160]
+            return f"{self.pid} {self.name} ({self.state}, in {where}) of {self.parent}: {words}"
+        return f"{self.pid} {self.name} ({self.state}) of {self.parent}"
+
+
+def beings() -> dict[int, Being]:
+    """All processes that this one may see."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (being := _being(int(entry))):
+            found[being.pid] = being
+    return found
+
+
+def _being(pid: int) -> Being | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            head, _, rest = file.read().rpartition(b")")
+    except OSError:
+        return None
+    fields = rest.split()
+    name = head.partition(b"(")[2].decode(errors="replace")
+    # field numbers of proc_pid_stat(5), which begin with 1; `fields` begins with the third
+    return Being(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0].decode(), name)
+
+
+def ours(mark: str) -> set[Being]:
+    """Processes of this test run: below this one, or marked by it, or a copy of it let go."""
+    everyone = beings()
+    me = everyone[os.getpid()]
+    words = f"{SESSION_MARK}={mark}".encode()
+    line = _read(me.pid, "cmdline")
+    return {
+        being
+        for being in everyone.values()
+        if being.pid != me.pid
+        and (
+            _is_below(being, me.pid, everyone)
+            or words in _read(being.pid, "environ").split(b"\0")
+            # a forked copy has the environment that this process was executed with, without mark
+            or (being.session == me.session and being.start > me.start and _is_copy(being, line))
+        )
+    }
+
+
+def _is_below(being: Being, root: int, everyone: dict[int, Being]) -> bool:
+    seen = set()
+    while being.parent in everyone and being.parent not in seen:
+        if being.parent == root:
+            return True
+        seen.add(being.parent)
+        being = everyone[being.parent]
+    return False
+
+
+def _is_copy(being: Being, line: bytes) -> bool:
+    return bool(line) and _read(being.pid, "cmdline") == line
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def descriptors() -> dict[int, str]:
+    """This process's open descriptors and what they are."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+    return found
+
+
+def threads() -> dict[int, str]:
+    """This process's threads, those that Python does not know of too."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    found = {}
+    for entry in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            comm = Path(f"/proc/self/task/{entry}/comm").read_text().strip()
+            found[int(entry)] = names.get(int(entry)) or f"{comm} (no Python thread)"
+    return found
+
+
+def files(folder: str) -> set[str]:
+    """The entries of a folder, with their paths."""
+    try:
+        return {os.path.join(folder, name) for name in os.listdir(folder)}
+    except OSError:
+        return set()
+
+
+def users(path: str) -> set[int]:
+    """Processes that have a file open or mapped."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (
+            path.encode() in _read(int(entry), "maps") or path in _targets(int(entry))
+        ):
+            found.add(int(entry))
+    return found
+
+
+def _targets(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{entry}")
+
+
+def kept_descriptors() -> set[int]:
+    """What the standard library and our keeper hold for as long as this process lives."""
+    held = set()
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None and tracker._resource_tracker._fd is not None:
+        held.add(tracker._resource_tracker._fd)
+    client = sys.modules.get("procession._launch.keeper_client")
+    keeper = client and client.existing()
+    if keeper:
+        sockets = [keeper.door, keeper._link, *(spare.stream for spare in keeper._spares)]
+        held |= {socket.fileno() for socket in sockets if socket is not None}
+        with contextlib.suppress(ValueError, OSError):
+            held.add(keeper.table.fileno())
+    return held
+
+
+def is_helper(being: Being) -> bool:
+    """Whether it is a helper of this very process that stays until its end.
+
+    That is the standard library's resource tracker, and our keeper, known by the table of
+    processes that it shares with us: whoever its parent is, and no other program's keeper.
+    """
+    if being.name in KEEPER_NAMES:
+        return bool(_tables(being.pid) & _tables(os.getpid()))
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    return tracker is not None and being.pid == tracker._resource_tracker._pid
+
+
+def _tables(pid: int) -> set[bytes]:
+    lines = _read(pid, "maps").splitlines()
+    return {line.split()[4] for line in lines if b"memfd:procession-table" in line}  # the inode
+
+
+def kill(being: Being) -> None:
+    """End a stray, if it still is the one that was seen, and reap it if it is a child."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(being.pid)
+        try:
+            now = _being(being.pid)
+            if now is not None and now.start == being.start:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if being.parent == os.getpid():
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        finally:
+            os.close(pidfd)
+
+
+def wait_until(fact: Callable[[], object], limit: float) -> bool:
+    """Whether a fact that nobody announces has come true within a limit, in seconds."""
+    deadline = time.monotonic() + limit
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
