@@ -20,11 +20,16 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+import procession
+
 METHODS = ("forkserver", "spawn", "fork")
 KEPT = ("forkserver", "spawn")
 
 each_method = pytest.mark.parametrize("method", METHODS)
 each_kept_method = pytest.mark.parametrize("method", KEPT)
+
+# pytest-timeout watches each test from a thread; a fork in the test's own process is told of it
+fork_beside_pytests_threads = pytest.mark.filterwarnings("ignore:fork copies this process")
 
 LIMIT = 30.0  # seconds; nothing here takes that long unless it hangs
 _MARK = "PROCESSION_TEST_MARK"
@@ -141,14 +146,14 @@ class Program:
         rows = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                rows.append(f"{process.pid} {process.name()} {process.status()} of {process.ppid()}")
+                rows.append(
+                    f"{process.pid} {process.name()} {process.status()} of {process.ppid()}"
+                )
         return "\n".join(rows)
 
     def leaves_nothing(self, limit: float = 5.0) -> None:
         """Fail unless all of it is gone within some seconds."""
-        wait_until(
-            lambda: not self.processes(), lambda: f"left behind:\n{self.picture()}", limit
-        )
+        wait_until(lambda: not self.processes(), lambda: f"left behind:\n{self.picture()}", limit)
 
     def end(self) -> None:
         """Kill all that is left."""
@@ -214,6 +219,13 @@ def run_command(command: list[str], **options: Any) -> Finished:
         return finished
     finally:
         program.end()
+
+
+def start(method: str, target: Callable[..., object], *args: Any, **options: Any) -> Any:
+    """A started process in the test's own process; its target is light to import."""
+    process = procession.get_context(method).Process(target=target, args=args, **options)
+    process.start()
+    return process
 
 
 def wait_until(

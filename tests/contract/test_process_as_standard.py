@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,6 +281,7 @@ if __name__ == "__main__":
     main()
 """
 
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
     path = write(tmp_path_factory.mktemp("probes"), PROBES)
@@ -300,7 +300,9 @@ def test_every_member_answers_as_the_standard_one(
 ) -> None:
     standard, ours = answers["multiprocessing", method][0], answers["procession", method][0]
     assert standard.keys() == ours.keys()
-    different = {name: (standard[name], ours[name]) for name in standard if standard[name] != ours[name]}
+    different = {
+        name: (standard[name], ours[name]) for name in standard if standard[name] != ours[name]
+    }
     assert not different, "\n".join(f"{name}: {pair}" for name, pair in different.items())
 
 

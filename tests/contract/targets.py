@@ -1,0 +1,174 @@
+"""What the children of the contract tests run. Light: every child imports this."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import procession
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+def give_bytes(size: int) -> bytes:
+    return b"x" * size
+
+
+def give_lambda() -> Any:
+    return lambda: 5
+
+
+def give_lock() -> Any:
+    return {"here": [threading.Lock()]}
+
+
+def give_generator() -> Any:
+    return (n for n in ())
+
+
+def wait(conn: Any) -> str:
+    conn.recv()
+    return "done"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class _Run:
+    def run(self) -> str:
+        return "from run"
+
+
+class RunForkServer(_Run, procession.get_context("forkserver").Process):  # type: ignore[misc]
+    pass
+
+
+class RunSpawn(_Run, procession.get_context("spawn").Process):  # type: ignore[misc]
+    pass
+
+
+class RunFork(_Run, procession.get_context("fork").Process):  # type: ignore[misc]
+    pass
+
+
+class Plain(Exception):
+    pass
+
+
+class WithAttributes(Exception):
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+        self.hint = hint
+
+
+class CannotBeUnpickled(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("words of it")
+
+
+class FailsOnLoad(Exception):
+    def __reduce__(self) -> Any:
+        return _never, ()
+
+
+def _never() -> None:
+    raise RuntimeError("not here")
+
+
+class HoldsALock(Exception):
+    def __init__(self) -> None:
+        super().__init__("holds one")
+        self.lock = threading.Lock()
+
+
+def raise_it(kind: str) -> None:
+    if kind == "plain":
+        raise Plain("words", 2)
+    if kind == "attributes":
+        raise WithAttributes(7, hint="look there")
+    if kind == "cause":
+        try:
+            raise KeyError("the cause")
+        except KeyError as cause:
+            raise ValueError("the effect") from cause
+    if kind == "context":
+        try:
+            raise KeyError("the context")
+        except KeyError:
+            raise ValueError("the effect")
+    if kind == "suppressed":
+        try:
+            raise KeyError("the context")
+        except KeyError:
+            raise ValueError("the effect") from None
+    if kind == "notes":
+        error = ValueError("noted")
+        error.add_note("first note")
+        error.add_note("second note")
+        raise error
+    if kind == "group":
+        raise ExceptionGroup("two", [ValueError("one"), ExceptionGroup("in", [OSError(2, "no")])])
+    if kind == "unloadable":
+        raise CannotBeUnpickled(1, 2)
+    if kind == "fails on load":
+        raise FailsOnLoad("told")
+    if kind == "lock":
+        raise HoldsALock
+    if kind == "os":
+        open("/nonexistent/file")  # noqa: SIM115
+    if kind == "local":
+
+        class Local(Exception):
+            pass
+
+        raise Local("from inside")
+    if kind == "base":
+        raise BaseException("very base")
+    if kind == "deep":
+        raise_deep(30)
+    if kind == "long":
+        raise ValueError("long " * 100_000)
+    if kind == "words fail":
+        raise WordsFail
+    if kind == "generator exit":
+        raise GeneratorExit("odd")
+
+
+class WordsFail(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raise_deep(depth: int) -> None:
+    if depth == 0:
+        raise Plain("deep down")
+    raise_deep(depth - 1)
+
+
+def leave(code: Any) -> None:
+    sys.exit(code)
+
+
+def leave_at_once() -> None:
+    os._exit(3)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
