@@ -31,18 +31,29 @@ class Table:
 
     @classmethod
     def create(cls, slots: int, /) -> Self:
-        """A new table in a sealed memfd."""
+        """A new table in a sealed memfd; its descriptor is close-on-exec and the table's own."""
     @classmethod
     def attach(cls, fd: int, /) -> Self:
-        """Map another process's table. ValueError: the descriptor is none."""
+        """Map another process's table; the descriptor stays the caller's.
+
+        ValueError: it is no table, or one of another version of procession.
+        """
     def fileno(self) -> int:
         """The memfd's descriptor, or -1 when it was closed."""
     def close_fd(self) -> None:
-        """Close the memfd; the mapping stays as long as the process."""
+        """Close the memfd if this object opened it, and forget it; the mapping stays."""
     def claim(self) -> tuple[int, int]:
-        """Take a free slot: its index and its new generation. OSError(ENOSPC): none is free."""
+        """Take a free slot: its index and its new generation, which is never 0.
+
+        OSError(ENOSPC): none is free.
+        """
     def enter(self, index: int, state: int = ..., /) -> None:
-        """Sit down in a slot: pid, start time and, in the first thread, the life word."""
+        """Sit down in a slot: pid, start time and, in the first thread, the life word.
+
+        The state is raised to the given one, never lowered.
+        ProcessLookupError: the slot is free, or was ended already. OSError(EBUSY): another
+        thread that lives has its life word.
+        """
     def set_pid(self, index: int, pid: int, /) -> None:
         """Say whose slot it is, before the process itself could."""
     def ask(
@@ -57,11 +68,13 @@ class Table:
         target: bytes,
         /,
     ) -> bool:
-        """Ask a spare to become a child; false when it has ended meanwhile."""
+        """Ask a spare to become a child; false when it has ended meanwhile. Texts are cut where a
+        character begins: name and target to 95 bytes.
+        """
     def run(self, index: int, /) -> None:
-        """Say that the user's code begins."""
+        """Say that the user's code begins; of no effect on what was ended already."""
     def finish(self, index: int, how: int, exit_code: int, text: bytes, /) -> None:
-        """Leave last words."""
+        """Leave last words, cut to 191 bytes; those that count are the last ones."""
     def end(
         self,
         index: int,
@@ -72,13 +85,19 @@ class Table:
         flags: int = ...,
         /,
     ) -> bool:
-        """Say that the process has ended, and wake who waits; true for the first to say so."""
+        """Say that the process has ended, and wake who waits; true for the first to say so.
+
+        Safe at any instruction: whoever is killed in here has either ended it or done nothing,
+        and the next one to call wakes the waiters in any case.
+        """
     def blame(self, index: int, pid: int, signal: int, /) -> None:
         """Note who is about to send which signal."""
     def set_flags(self, index: int, generation: int, bits: int, /) -> int:
         """Set flags; all that are set then, or -1 when the slot is another's."""
     def wait(self, index: int, generation: int, timeout_ns: int, /) -> bool:
-        """Wait for the end; -1 is no limit. Signal handlers run meanwhile."""
+        """Wait until it has ended, or the slot is another's; false when the time was over, in
+        nanoseconds, -1 is no limit. Signal handlers run meanwhile.
+        """
     def state(self, index: int, generation: int, /) -> int:
         """State of the process, FREE when the slot is another's."""
     def read(
@@ -108,10 +127,13 @@ class Table:
     ]:
         """state, generation, pid, start_time, owner, method, flags, how, exit_code, wait_status,
         asked_ns, running_ns, ended_ns, utime_ns, stime_ns, max_rss_kib, killer_pid,
-        killer_signal, name, target, text.
+        killer_signal, name, target, text; as they were at one moment. wait_status is -1 before
+        the end and for a status that was lost.
         """
     def free(self, index: int, generation: int, /) -> bool:
-        """Give back the slot of a process that has ended."""
+        """Give back the slot of a process that has ended; false when it has not, or when a process
+        given up as lost still lives in it.
+        """
     def pids(self) -> list[tuple[int, int, int]]:
         """(index, pid, state) of every slot in use."""
     def ended_count(self) -> int:
@@ -121,7 +143,10 @@ class Table:
     def drop_life(self, index: int, /) -> None:
         """Put the life word down before executing another program."""
     def watch_life(self, index: int, eventfd: int, /) -> None:
-        """Have 1 written to an eventfd when the holder of the life word died."""
+        """Have a thread write 1 to an eventfd when the holder of the life word died.
+
+        The thread knows no Python and lives as long as the process; so must the eventfd.
+        """
 
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""
@@ -130,7 +155,7 @@ def get_subreaper() -> bool:
     """Whether this process adopts orphaned descendants."""
 
 def set_process_name(name: str, /) -> None:
-    """Name of this thread in ps, at most 15 bytes (PR_SET_NAME)."""
+    """Name of this thread in ps, cut to 15 bytes (PR_SET_NAME)."""
 
 def signalfd(signals: Sequence[int], /) -> int:
     """A non-blocking descriptor for signals that are blocked (signalfd(2))."""
@@ -145,16 +170,19 @@ def mrelease(pidfd: int, /) -> int:
     """Free the memory of a killed process (process_mrelease(2)); 0 or the errno."""
 
 def close_all_but(keep: Sequence[int], /) -> None:
-    """Close every other descriptor."""
+    """Close every other descriptor; at most 64 can be kept."""
 
 def pidfd_exit_status(pidfd: int, /) -> int | None:
     """Wait status of a process that was reaped by others, where the kernel tells (6.15)."""
 
 def spawn(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> int:
-    """Start a program with signals blocked, 0-2 on /dev/null, in a process group of its own."""
+    """Start a program with signals blocked, 0-2 on /dev/null, in a process group of its own.
+
+    OSError: the kernel refused, with the path as its filename.
+    """
 
 def spawn_detached(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> int:
-    """As spawn, but not as a child of this process."""
+    """As spawn, but not as a child of this process: no SIGCHLD, and no wait ever sees it."""
 
 def read_surroundings() -> bytes:
     """Signal mask, ignored signals, umask, priority, process group, affinity and limits."""
@@ -166,4 +194,6 @@ def set_blocked(mask: int, /) -> None:
     """Set the signal mask, and handle what had been waiting."""
 
 def credentials() -> bytes:
-    """Users, groups, capabilities, seccomp, session, namespaces, root and cgroup; comparable."""
+    """Users, groups, capabilities, no_new_privs, seccomp, session, namespaces, root, cgroup and
+    security label of this thread; comparable.
+    """

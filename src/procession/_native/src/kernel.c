@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,11 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* younger than the headers of some systems that we build on */
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
-
-extern char **environ;
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease 448
+#endif
 
 static int64_t nanoseconds(struct timeval time)
 {
@@ -46,16 +47,24 @@ int pn_peek_child(struct pn_dead *ret_dead)
     return 1;
 }
 
+ssize_t pn_read_file(int directory, const char *path, char *ret_text, size_t size)
+{
+    int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t got = read(fd, ret_text, size - 1);
+    int error = errno;
+    (void)close(fd);
+    ret_text[got > 0 ? got : 0] = 0;
+    return got < 0 ? -error : got;
+}
+
 uint64_t pn_own_start_time(void)
 {
     char text[1024];
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (pn_read_file(AT_FDCWD, "/proc/self/stat", text, sizeof text) <= 0)
         return 0;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[got > 0 ? got : 0] = 0;
-    const char *field = strrchr(text, ')'); /* the name may hold anything; fields 3… follow */
+    const char *field = strrchr(text, ')'); /* the name may hold anything; fields 3... follow */
     for (int n = 2; field != NULL && n < 22; n++)
         field = strchr(field + 1, ' ');
     return field == NULL ? 0 : strtoull(field, NULL, 10);
@@ -82,82 +91,35 @@ int pn_pidfd_exit_status(int pidfd, int *ret_status)
     return 0;
 }
 
+int pn_mrelease(int pidfd)
+{
+    return syscall(SYS_process_mrelease, pidfd, 0) == 0 ? 0 : -errno;
+}
+
+/* Close first to last. */
+static int close_span(unsigned int first, unsigned int last)
+{
+    if (syscall(SYS_close_range, first, last, 0) == 0)
+        return 0;
+    if (errno != ENOSYS && errno != EPERM) /* EPERM: sandboxes that do not know the call */
+        return -errno;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return -errno;
+    for (unsigned int fd = first; fd <= last && fd < limit.rlim_cur && fd < INT_MAX; fd++)
+        (void)close((int)fd);
+    return 0;
+}
+
 int pn_close_all_but(const int *keep, size_t count)
 {
     unsigned int first = 0;
     for (size_t n = 0; n < count; n++) {
         unsigned int kept = (unsigned int)keep[n];
-        if (kept > first && syscall(SYS_close_range, first, kept - 1, 0) != 0)
-            return -errno;
+        int result = kept > first ? close_span(first, kept - 1) : 0;
+        if (result != 0)
+            return result;
         first = kept + 1;
     }
-    return syscall(SYS_close_range, first, UINT_MAX, 0) != 0 ? -errno : 0;
-}
-
-int pn_spawn(const char *path, char *const *arguments, const int *keep, size_t count,
-             pid_t *ret_pid)
-{
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_t actions;
-    int error = posix_spawnattr_init(&attributes);
-    if (error != 0)
-        return -error;
-    error = posix_spawn_file_actions_init(&actions);
-    if (error != 0) {
-        (void)posix_spawnattr_destroy(&attributes);
-        return -error;
-    }
-    sigset_t all, chld;
-    sigfillset(&all);
-    sigemptyset(&chld);
-    sigaddset(&chld, SIGCHLD); /* ignored, it would survive exec and turn waitpid into ECHILD */
-    (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                                    POSIX_SPAWN_SETPGROUP);
-    (void)posix_spawnattr_setsigmask(&attributes, &all);
-    (void)posix_spawnattr_setsigdefault(&attributes, &chld);
-    (void)posix_spawnattr_setpgroup(&attributes, 0);
-    for (int fd = 0; fd < 3 && error == 0; fd++)
-        error = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
-    for (size_t n = 0; n < count && error == 0; n++) /* onto itself: clears close-on-exec */
-        error = posix_spawn_file_actions_adddup2(&actions, keep[n], keep[n]);
-    if (error == 0)
-        error = posix_spawn(ret_pid, path, &actions, &attributes, arguments, environ);
-    (void)posix_spawn_file_actions_destroy(&actions);
-    (void)posix_spawnattr_destroy(&attributes);
-    return -error;
-}
-
-int pn_spawn_detached(const char *path, char *const *arguments, const int *keep, size_t count,
-                      pid_t *ret_pid)
-{
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return -errno;
-    pid_t between = fork();
-    if (between < 0) {
-        int error = errno;
-        close(ends[0]);
-        close(ends[1]);
-        return -error;
-    }
-    int32_t answer[2] = {-EPIPE, 0};
-    if (between == 0) {
-        pid_t pid = 0;
-        answer[0] = pn_spawn(path, arguments, keep, count, &pid);
-        answer[1] = pid;
-        ssize_t written = write(ends[1], answer, sizeof answer);
-        _exit(written == (ssize_t)sizeof answer ? 0 : 1);
-    }
-    close(ends[1]);
-    ssize_t got;
-    do
-        got = read(ends[0], answer, sizeof answer);
-    while (got < 0 && errno == EINTR);
-    close(ends[0]);
-    while (waitpid(between, NULL, 0) < 0 && errno == EINTR)
-        ;
-    if (got != (ssize_t)sizeof answer)
-        return -EPIPE;
-    *ret_pid = answer[1];
-    return answer[0];
+    return close_span(first, UINT_MAX);
 }

@@ -19,21 +19,18 @@ int pn_peek_child(struct pn_dead *ret_dead);
 uint64_t pn_own_start_time(void);
 
 /* Wait status of a process that somebody has reaped already, from its pidfd (Linux 6.15).
- * 0, or -ENOTSUP, -ENODATA. */
+ *
+ *   -ENOTSUP   the kernel does not know this question
+ *   -ENODATA   it was not reaped yet */
 int pn_pidfd_exit_status(int pidfd, int *ret_status);
+
+/* Free the memory of a process that was killed and has not got around to it. 0 or -errno. */
+int pn_mrelease(int pidfd);
 
 /* Close every descriptor but these, which are sorted upward. */
 int pn_close_all_but(const int *keep, size_t count);
 
-/* Start a program with posix_spawn: all signals blocked, SIGCHLD at its default, 0-2 on /dev/null,
- * a process group of its own, the descriptors in `keep` inherited under their numbers.
- * Descriptors that the user made inheritable are inherited too: the program closes what it does
- * not know. 0 or -errno. */
-int pn_spawn(const char *path, char *const *arguments, const int *keep, size_t count,
-             pid_t *ret_pid);
-
-/* The same by a child that ends at once, so that the program is no child of the caller. */
-int pn_spawn_detached(const char *path, char *const *arguments, const int *keep, size_t count,
-                      pid_t *ret_pid);
+/* A whole small file of procfs, ended by a zero; what does not fit is cut. Its size or -errno. */
+ssize_t pn_read_file(int directory, const char *path, char *ret_text, size_t size);
 
 #endif

@@ -1,18 +1,32 @@
 /* The life word: a robust mutex that a process's first thread holds as long as it lives.
  *
- * It is never waited for to be *had*. Its futex word says whether the holder lives, and the kernel
- * changes it and wakes one waiter when the holder ends, whatever way (get_robust_list(2)). */
+ * Of the mutex only taking it is left to the C library, which owns the one robust list that a
+ * thread can have. Whether the holder lives is read from the futex word, whose meaning is the
+ * kernel's (get_robust_list(2), "futex word format"): thread id, FUTEX_WAITERS, FUTEX_OWNER_DIED.
+ */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "table.h"
 
-int pn_life_init(struct pn_slot *slot)
+#ifdef __GLIBC__
+#define WORD_AT 0 /* __data.__lock */
+#else
+#define WORD_AT 1 /* musl: _m_lock */
+#endif
+
+static _Atomic uint32_t *word_of(const union pn_life_word *life)
+{
+    return (_Atomic uint32_t *)(uintptr_t)life + WORD_AT;
+}
+
+static const uint32_t *futex_of(const union pn_life_word *life)
+{
+    return (const uint32_t *)(const void *)life + WORD_AT;
+}
+
+static int init(union pn_life_word *life)
 {
     pthread_mutexattr_t attributes;
     int error = pthread_mutexattr_init(&attributes);
@@ -22,81 +36,119 @@ int pn_life_init(struct pn_slot *slot)
     if (error == 0)
         error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     if (error == 0) {
-        memset(&slot->life, 0, sizeof slot->life);
-        error = pthread_mutex_init(&slot->life.life, &attributes);
+        memset(life, 0, sizeof *life);
+        error = pthread_mutex_init(&life->mutex, &attributes);
     }
     (void)pthread_mutexattr_destroy(&attributes);
     return -error;
 }
 
+int pn_life_check(void)
+{
+    union pn_life_word life;
+    if (init(&life) != 0 || pthread_mutex_trylock(&life.mutex) != 0)
+        return -ENOTSUP;
+    uint32_t held = atomic_load(word_of(&life));
+    (void)pthread_mutex_unlock(&life.mutex);
+    int right = held == (uint32_t)syscall(SYS_gettid) && atomic_load(word_of(&life)) == 0;
+    (void)pthread_mutex_destroy(&life.mutex);
+    return right ? 0 : -ENOTSUP;
+}
+
+int pn_life_init(struct pn_slot *slot)
+{
+    return init(&slot->life);
+}
+
 int pn_life_take(struct pn_slot *slot)
 {
-    int error = pthread_mutex_trylock(&slot->life.life);
-    if (error == EOWNERDEAD) /* ours to have: an earlier program image of this process held it */
-        error = pthread_mutex_consistent(&slot->life.life);
+    if (atomic_load(word_of(&slot->life)) == (uint32_t)syscall(SYS_gettid))
+        return 0; /* it sits down once more */
+    int error = pthread_mutex_trylock(&slot->life.mutex);
+    if (error == EOWNERDEAD) /* this process's own, from before it executed this program */
+        error = pthread_mutex_consistent(&slot->life.mutex);
+    if (error == 0)
+        pn_futex_wake_all(futex_of(&slot->life)); /* watchers, who look for a holder to watch */
     return -error;
 }
 
 int pn_life_drop(struct pn_slot *slot)
 {
-    return -pthread_mutex_unlock(&slot->life.life);
+    return -pthread_mutex_unlock(&slot->life.mutex);
 }
 
 enum pn_life pn_life_read(const struct pn_slot *slot)
 {
-#ifdef __GLIBC__
-    const int *word = &slot->life.life.__data.__lock;
-#else
-    const int *word = (const int *)(const void *)&slot->life.life + 1; /* musl: _m_lock */
-#endif
-    uint32_t value = (uint32_t)__atomic_load_n(word, __ATOMIC_ACQUIRE);
+    enum pn_state state = pn_word_state(atomic_load(&slot->word));
+    if (state == PN_FREE || state == PN_CLAIMING)
+        return PN_LIFE_FREE;
+    uint32_t value = atomic_load(word_of(&slot->life));
     if (value & FUTEX_OWNER_DIED)
         return PN_LIFE_DIED;
     return (value & FUTEX_TID_MASK) != 0 ? PN_LIFE_HELD : PN_LIFE_FREE;
 }
 
+/* --- watching --- */
+
 struct watch {
     struct pn_slot *slot;
     int eventfd;
+    _Atomic uint32_t begun; /* the thread has its own copy of this; futex word */
 };
+
+/* Wait until the holder has died: 1. 0 when the slot is another's. */
+static int wait_died(const struct pn_slot *slot, uint32_t generation)
+{
+    const union pn_life_word *life = &slot->life;
+    while (pn_word_generation(atomic_load(&slot->word)) == generation) {
+        uint32_t value = atomic_load(word_of(life));
+        if (value & FUTEX_OWNER_DIED) {
+            pn_futex_wake_all(futex_of(life)); /* the kernel woke one of us only */
+            return 1;
+        }
+        /* Who waits for a mutex says so in its word, or neither kernel nor owner would wake it. */
+        if ((value & FUTEX_TID_MASK) != 0 && !(value & FUTEX_WAITERS)) {
+            if (!atomic_compare_exchange_strong(word_of(life), &value, value | FUTEX_WAITERS))
+                continue;
+            value |= FUTEX_WAITERS;
+        }
+        (void)pn_futex_wait(futex_of(life), value, PN_FOREVER);
+    }
+    return 0;
+}
 
 static void *watch(void *argument)
 {
-    struct watch it = *(struct watch *)argument;
-    free(argument);
-    int error = pthread_mutex_lock(&it.slot->life.life);
-    if (error == 0) {
-        (void)pthread_mutex_unlock(&it.slot->life.life); /* dropped, not died */
-        return NULL;
-    }
-    uint64_t one = 1;
-    while (write(it.eventfd, &one, sizeof one) < 0 && errno == EINTR)
-        ;
-    /* the mutex stays ours and inconsistent: whoever looks sees that its owner is not there */
+    struct watch *given = argument;
+    struct pn_slot *slot = given->slot;
+    int eventfd = given->eventfd;
+    uint32_t generation = pn_word_generation(atomic_load(&slot->word));
+    atomic_store(&given->begun, 1);
+    pn_futex_wake_all((const uint32_t *)(const void *)&given->begun);
+    const uint64_t one = 1;
+    if (wait_died(slot, generation))
+        while (write(eventfd, &one, sizeof one) < 0 && errno == EINTR)
+            ;
     return NULL;
 }
 
 int pn_life_watch(struct pn_slot *slot, int eventfd)
 {
-    struct watch *argument = malloc(sizeof *argument);
-    if (argument == NULL)
-        return -ENOMEM;
-    argument->slot = slot;
-    argument->eventfd = eventfd;
+    struct watch it = {slot, eventfd, 0};
     pthread_attr_t attributes;
     int error = pthread_attr_init(&attributes);
-    if (error == 0) {
-        (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        (void)pthread_attr_setstacksize(&attributes, 64 * 1024);
-        sigset_t all, before;
-        sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-        pthread_t thread;
-        error = pthread_create(&thread, &attributes, watch, argument);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        (void)pthread_attr_destroy(&attributes);
-    }
     if (error != 0)
-        free(argument);
+        return -error;
+    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    (void)pthread_attr_setstacksize(&attributes, 64 * 1024);
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    error = pthread_create(&thread, &attributes, watch, &it);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_attr_destroy(&attributes);
+    while (error == 0 && !atomic_load(&it.begun)) /* until then it reads from this stack */
+        (void)pn_futex_wait((const uint32_t *)(const void *)&it.begun, 0, PN_FOREVER);
     return -error;
 }

@@ -1,54 +1,45 @@
-/* See format.h for the layout and table.h for what each function promises. */
+/* The table as a whole: made, mapped, slots taken and given back. Layout: format.h. */
 #define _GNU_SOURCE
 #include "table.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
-int64_t pn_now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW) /* without them a stranger's ftruncate is our SIGBUS */
+#define WINDOW 64 /* slots among which a small program takes turns: 40 KiB */
 
 size_t pn_table_size(uint32_t slots)
 {
     return sizeof(struct pn_table) + (size_t)slots * sizeof(struct pn_slot);
 }
 
-static int map(int fd, size_t size, struct pn_table **ret_table)
+/* NULL with errno set when it cannot be mapped. */
+static struct pn_table *map(int fd, size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED)
-        return -errno;
+        return NULL;
     /* a core dump of a sparse mapping allocates its holes: never dump it */
     (void)madvise(memory, size, MADV_DONTDUMP);
-    *ret_table = memory;
-    return 0;
+    return memory;
 }
 
 int pn_table_create(uint32_t slots, struct pn_table **ret_table, int *ret_fd)
 {
+    int result = pn_life_check();
+    if (result != 0)
+        return result;
     int fd = memfd_create(PN_TABLE_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
     struct pn_table *table = NULL;
-    int result = 0;
-    if (ftruncate(fd, (off_t)pn_table_size(slots)) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    if (ftruncate(fd, (off_t)pn_table_size(slots)) == 0 &&
+        fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) == 0)
+        table = map(fd, pn_table_size(slots));
+    if (table == NULL) {
         result = -errno;
-    else
-        result = map(fd, pn_table_size(slots), &table);
-    if (result != 0) {
-        close(fd);
+        (void)close(fd);
         return result;
     }
     table->format = PN_FORMAT;
@@ -65,131 +56,104 @@ int pn_table_attach(int fd, struct pn_table **ret_table)
     struct stat status;
     if (fstat(fd, &status) != 0)
         return -errno;
-    if (status.st_size < (off_t)sizeof(struct pn_table))
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & SEALS) != SEALS || status.st_size < (off_t)sizeof(struct pn_table))
         return -EPROTO;
-    struct pn_table *table = NULL;
     size_t size = (size_t)status.st_size;
-    int result = map(fd, size, &table);
-    if (result != 0)
-        return result;
+    struct pn_table *table = map(fd, size);
+    if (table == NULL)
+        return -errno;
     if (table->magic != PN_MAGIC || table->format != PN_FORMAT ||
         table->slot_size != sizeof(struct pn_slot) || pn_table_size(table->slot_count) != size) {
-        munmap(table, size);
+        (void)munmap(table, size);
         return -EPROTO;
     }
     *ret_table = table;
     return 0;
 }
 
+/* Nobody else trusts these fields while the slot is CLAIMING. */
+static int clear(struct pn_slot *slot, uint32_t generation)
+{
+    PN_SET(slot->flags, (uint64_t)generation << 32);
+    PN_SET(slot->blame, 0);
+    PN_SET(slot->owner, 0);
+    PN_SET(slot->start_time, 0);
+    PN_SET(slot->pid, 0);
+    PN_SET(slot->method, PN_METHOD_NONE);
+    PN_SET(slot->how, PN_HOW_NONE);
+    PN_SET(slot->exit_code, 0);
+    PN_SET(slot->asked_ns, 0);
+    PN_SET(slot->running_ns, 0);
+    PN_SET(slot->name[0], 0);
+    PN_SET(slot->target[0], 0);
+    return pn_life_init(slot);
+}
+
+/* Take this slot if it is free. 1, 0 or -errno. */
+static int take(struct pn_table *table, uint32_t index, uint32_t *ret_generation)
+{
+    struct pn_slot *slot = &table->slots[index];
+    uint64_t word = atomic_load(&slot->word);
+    if (pn_word_state(word) != PN_FREE)
+        return 0;
+    uint32_t generation = pn_word_generation(word) + 1;
+    if (generation == 0)
+        generation = 1;
+    if (!atomic_compare_exchange_strong(&slot->word, &word, pn_word(generation, PN_CLAIMING, 0)))
+        return 0;
+    /* the ending that counted has done its service; those of enders who were killed or are stopped
+     * stay taken, since one who is only stopped may still write there */
+    if (pn_word_ending(word) != 0)
+        atomic_fetch_and(&slot->endings_taken, ~(1u << (pn_word_ending(word) - 1)));
+    int result = clear(slot, generation);
+    if (result != 0) {
+        atomic_store(&slot->word, pn_word(generation, PN_FREE, 0));
+        return result;
+    }
+    uint32_t top = atomic_load(&table->top);
+    while (top <= index && !atomic_compare_exchange_weak(&table->top, &top, index + 1))
+        ;
+    atomic_fetch_add(&table->in_use, 1);
+    atomic_store(&slot->word, pn_word(generation, PN_CLAIMED, 0));
+    *ret_generation = generation;
+    return 1;
+}
+
 int pn_table_claim(struct pn_table *table, uint32_t *ret_index, uint32_t *ret_generation)
 {
-    uint32_t count = table->slot_count;
-    uint32_t first = atomic_load_explicit(&table->hint, memory_order_relaxed);
-    for (uint32_t n = 0; n < count; n++) {
-        uint32_t index = (first + n) % count;
-        struct pn_slot *slot = &table->slots[index];
-        uint32_t expected = PN_FREE;
-        if (!atomic_compare_exchange_strong(&slot->state, &expected, PN_CLAIMED))
-            continue;
-        uint32_t generation = atomic_load(&slot->generation) + 1;
-        if (generation == 0)
-            generation = 1;
-        atomic_store(&slot->generation, generation);
-        atomic_store(&slot->flags, 0);
-        slot->method = PN_METHOD_NONE;
-        slot->owner = 0;
-        slot->pid = 0;
-        slot->how = PN_HOW_NONE;
-        slot->start_time = 0;
-        slot->exit_code = slot->wait_status = slot->killer_pid = slot->killer_signal = 0;
-        slot->asked_ns = slot->running_ns = slot->ended_ns = 0;
-        slot->utime_ns = slot->stime_ns = slot->max_rss_kib = 0;
-        slot->name[0] = slot->target[0] = slot->text[0] = 0;
-        int result = pn_life_init(slot);
-        if (result != 0) {
-            atomic_store(&slot->state, PN_FREE);
+    /* Slots are taken in turn among twice as many as are in use: a claim looks at two of them on
+     * average, few pages are ever touched, and who still acts on a slot that was just given back
+     * (ask fills fields in before it swaps the word) has time to come to an end. */
+    uint32_t window = WINDOW;
+    while (window < 2 * (uint64_t)atomic_load(&table->in_use) && window < table->slot_count)
+        window *= 2;
+    if (window > table->slot_count)
+        window = table->slot_count;
+    uint32_t first = atomic_load(&table->hint);
+    for (uint32_t n = 0; n < table->slot_count; n++) {
+        uint32_t index = n < window ? (first + n) % window : n;
+        int result = take(table, index, ret_generation);
+        if (result < 0)
             return result;
-        }
-        /* low slots are used again first, so that few pages are ever touched */
-        atomic_store_explicit(&table->hint, index + 1 == count ? 0 : index + 1,
-                              memory_order_relaxed);
-        uint32_t top = atomic_load(&table->top);
-        while (top <= index && !atomic_compare_exchange_weak(&table->top, &top, index + 1))
-            ;
+        if (result == 0)
+            continue;
+        atomic_store(&table->hint, index + 1);
         *ret_index = index;
-        *ret_generation = generation;
         return 0;
     }
     return -ENOSPC;
 }
 
-int pn_slot_free(struct pn_slot *slot, uint32_t generation)
+int pn_table_free(struct pn_table *table, struct pn_slot *slot, uint32_t generation)
 {
-    if (atomic_load(&slot->generation) != generation)
+    uint64_t word = atomic_load(&slot->word);
+    if (pn_word_generation(word) != generation || pn_word_state(word) != PN_ENDED ||
+        pn_life_read(slot) == PN_LIFE_HELD)
         return 0;
-    uint32_t expected = PN_ENDED;
-    return atomic_compare_exchange_strong(&slot->state, &expected, PN_FREE);
-}
-
-int pn_slot_ask(struct pn_slot *slot, uint32_t generation)
-{
-    uint32_t state = atomic_load(&slot->state);
-    while (state == PN_CLAIMED || state == PN_SPARE) {
-        if (atomic_load(&slot->generation) != generation)
-            return 0;
-        if (atomic_compare_exchange_weak(&slot->state, &state, PN_ASKED))
-            return 1;
-    }
-    return 0;
-}
-
-void pn_slot_run(struct pn_slot *slot)
-{
-    slot->running_ns = pn_now_ns();
-    uint32_t state = atomic_load(&slot->state);
-    while (state != PN_ENDED && state != PN_FREE &&
-           !atomic_compare_exchange_weak(&slot->state, &state, PN_RUNNING))
-        ;
-}
-
-int pn_slot_end(struct pn_table *table, struct pn_slot *slot, const struct pn_end *end)
-{
-    uint32_t state = atomic_load(&slot->state);
-    if (state == PN_ENDED || state == PN_FREE)
+    uint64_t free_word = pn_word(generation, PN_FREE, pn_word_ending(word));
+    if (!atomic_compare_exchange_strong(&slot->word, &word, free_word))
         return 0;
-    slot->wait_status = end->wait_status;
-    slot->utime_ns = end->utime_ns;
-    slot->stime_ns = end->stime_ns;
-    slot->max_rss_kib = end->max_rss_kib;
-    slot->ended_ns = pn_now_ns();
-    atomic_fetch_or(&slot->flags, end->flags);
-    while (!atomic_compare_exchange_weak_explicit(&slot->state, &state, PN_ENDED,
-                                                  memory_order_acq_rel, memory_order_acquire))
-        if (state == PN_ENDED || state == PN_FREE)
-            return 0;
-    atomic_fetch_add(&table->ended_count, 1);
-    (void)syscall(SYS_futex, &slot->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    atomic_fetch_sub(&table->in_use, 1);
     return 1;
-}
-
-int pn_slot_wait(struct pn_slot *slot, uint32_t generation, int64_t deadline_ns)
-{
-    for (;;) {
-        uint32_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (state == PN_ENDED || state == PN_FREE || atomic_load(&slot->generation) != generation)
-            return 1;
-        struct timespec deadline, *limit = NULL;
-        if (deadline_ns >= 0) {
-            if (pn_now_ns() >= deadline_ns)
-                return 0;
-            deadline.tv_sec = (time_t)(deadline_ns / 1000000000);
-            deadline.tv_nsec = (long)(deadline_ns % 1000000000);
-            limit = &deadline;
-        }
-        /* FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time */
-        if (syscall(SYS_futex, &slot->state, FUTEX_WAIT_BITSET, state, limit, NULL,
-                    FUTEX_BITSET_MATCH_ANY) != 0 &&
-            errno == EINTR)
-            return -EINTR;
-    }
 }
