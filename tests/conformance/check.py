@@ -1,0 +1,199 @@
+"""CPython's suite against procession, for each start method: what passed once must pass.
+
+    python tests/conformance/check.py                     the whole suite
+    python tests/conformance/check.py --part processes    the classes about processes alone
+    python tests/conformance/check.py --update            store what passes now and did not before
+
+`passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
+removed by this tool. `unstable.txt` names tests that the standard library itself fails now and
+then: they are not stored. Exit status 1 if a stored test does not pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+METHODS = ("forkserver", "spawn", "fork")
+MAIN_HANDLING = "main_handling"  # a module of its own; it goes through the start methods itself
+PARTS = {
+    "all": ("*",),
+    "processes": (
+        "TestCloseFds.*",
+        "TestFlags.*",
+        "TestForkAwareThreadLock.*",
+        "TestIgnoreEINTR.*",
+        "TestInternalDecorators.*",
+        "TestNoForkBomb.*",
+        "TestStartMethod.*",
+        "TestStdinBadfiledescriptor.*",
+        "TestTimeouts.*",
+        "TestWait.*",
+        "MiscTestCase.*",
+        "WithProcessesTestProcess.*",
+        "WithProcessesTestSubclassingProcess.*",
+        "WithProcessesTestLogging.*",
+        "WithProcessesTestPoolWorkerErrors.*",
+    ),
+}
+SLOWEST = 60.0  # seconds for one test; the suite's longest takes five
+WHOLE = 900.0  # seconds for one run of the suite
+
+Results = dict[str, dict[str, Any]]
+
+
+class Verdict(NamedTuple):
+    """What came out for one start method."""
+
+    method: str
+    ran: int
+    passed: list[str]
+    skipped: list[str]
+    failed: list[str]
+    lost: list[str]
+    gained: list[str]
+    results: Results
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: {len(self.passed)} passed, {len(self.failed)} failed, "
+            f"{len(self.skipped)} skipped; {len(self.lost)} passed before and not now, "
+            f"{len(self.gained)} the other way"
+        )
+
+
+def version() -> str:
+    """The version whose suite this interpreter has."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def stored(method: str) -> Path:
+    """The file of what passed with a start method."""
+    return HERE / "passes" / f"{version()}-{method}.txt"
+
+
+def read(path: Path) -> set[str]:
+    """The entries of a list file: what stands before a `|`, comments left out."""
+    if not path.exists():
+        return set()
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return {line.partition("|")[0].strip() for line in lines if line and line[0] != "#"}
+
+
+def run(method: str, part: str, module: str = "procession") -> Results:
+    """Run the suite once.
+
+    Raises:
+        RuntimeError: It did not come to an end; what it said is in the message.
+    """
+    chosen = ["--method", method]
+    if method == MAIN_HANDLING:
+        chosen = ["--method", METHODS[0], "--suite", "test.test_multiprocessing_main_handling"]
+        part = "all"
+    chosen += [word for pattern in PARTS[part] for word in ("-k", pattern)]
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        out = Path(folder, "results.json")
+        command = [sys.executable, str(HERE / "run_cpython.py"), "--module", module, *chosen]
+        done = subprocess.run(
+            [*command, "--timeout", str(SLOWEST), "--json", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WHOLE,
+        )
+        if not out.exists():
+            raise RuntimeError(f"the suite's runner ended early ({method}):\n{done.stdout[-4000:]}")
+        results: Results = json.loads(out.read_text())["tests"]
+        return results
+
+
+def judge(method: str, results: Results) -> Verdict:
+    """Compare results with what is stored."""
+    by_status: dict[str, list[str]] = {}
+    for test, result in sorted(results.items()):
+        by_status.setdefault(result["status"], []).append(test)
+    passed = by_status.pop("passed", [])
+    skipped = by_status.pop("skipped", [])
+    failed = sorted(test for tests in by_status.values() for test in tests)
+    unstable = read(HERE / "unstable.txt")
+
+    def is_stable(test: str) -> bool:
+        return not any(fnmatch.fnmatchcase(test, pattern) for pattern in unstable)
+
+    before = {test for test in read(stored(method)) if is_stable(test)}
+    lost = sorted(before.intersection(failed))
+    gained = sorted(filter(is_stable, set(passed) - before))
+    return Verdict(method, len(results), passed, skipped, failed, lost, gained, results)
+
+
+def update(verdict: Verdict) -> None:
+    """Add to the stored list what passes now."""
+    path = stored(verdict.method)
+    path.parent.mkdir(exist_ok=True)
+    tests = sorted(read(path).union(verdict.gained))
+    path.write_text("\n".join(tests) + "\n")
+
+
+def check(methods: list[str], part: str, jobs: int, module: str = "procession") -> list[Verdict]:
+    """Run the suite for several start methods at a time."""
+    with ThreadPoolExecutor(jobs) as crew:
+        results = crew.map(lambda method: run(method, part, module), methods)
+        return [judge(method, each) for method, each in zip(methods, results, strict=True)]
+
+
+def explain(verdict: Verdict) -> str:
+    """Why tests that passed before do not pass now."""
+    rows = []
+    for test in verdict.lost:
+        result = verdict.results[test]
+        text = f"{result['msg']}\n{result.get('stderr', '')}".strip()
+        rows.append(f"{verdict.method}: {test}: {result['status']}\n{text[-3000:]}")
+    return "\n\n".join(rows)
+
+
+def has_suite() -> bool:
+    """Whether this Python brings CPython's tests; some distributions leave them out."""
+    try:
+        return importlib.util.find_spec("test._test_multiprocessing") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--part", choices=PARTS, default="all")
+    parser.add_argument("--method", action="append", choices=(*METHODS, MAIN_HANDLING))
+    parser.add_argument("--module", default="procession", help="multiprocessing, to compare")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--update", action="store_true")
+    parser.add_argument("-v", action="store_true", help="name all that does not pass")
+    options = parser.parse_args()
+    if not has_suite():
+        print("this Python does not bring CPython's test suite (the package `test`)")
+        return 2
+    methods = options.method or [*METHODS, MAIN_HANDLING]
+    verdicts = check(methods, options.part, options.jobs, options.module)
+    for verdict in verdicts:
+        if verdict.lost:
+            print(explain(verdict), end="\n\n")
+        if options.v:
+            print("\n".join(f"{verdict.method}: not passed: {test}" for test in verdict.failed))
+        if options.update:
+            update(verdict)
+    print("\n".join(map(str, verdicts)))
+    return 1 if any(verdict.lost for verdict in verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
