@@ -1,0 +1,79 @@
+"""Every pipeline by name: `nox -l`. Each session makes its own environment.
+
+A session's own arguments go through: `nox -s tests -- -k orphan`.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["ci"]
+nox.options.default_venv_backend = "uv|virtualenv"
+
+
+def install(session: nox.Session) -> None:
+    """The package, built in place, and what its tests need."""
+    session.install("-e", ".[test]")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def test(session: nox.Session) -> None:
+    """The tests, with the slow ones left out."""
+    install(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style."""
+    install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict on the package."""
+    install(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The import contract."""
+    install(session)
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def native(session: nox.Session) -> None:
+    """The C core: warnings as errors, and its drivers under sanitizers."""
+    session.install("-e", ".[test]", env={"PROCESSION_WERROR": "1"})
+    session.run("pytest", "tests/native", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """CPython's whole suite by every start method against what passed before."""
+    install(session)
+    session.run("python", "tests/conformance/check.py", *session.posargs)
+
+
+@nox.session
+def orphan_table(session: nox.Session) -> None:
+    """What is left when a parent ends, in every way and by every start method."""
+    install(session)
+    session.run("python", "-m", "benchmarks.orphan_table", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Us and the standard library in turn; writes benchmarks/RESULTS.md."""
+    install(session)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def ci(session: nox.Session) -> None:
+    """All that must hold, from a clean checkout."""
+    session.run(".ci/run", external=True)
