@@ -11,7 +11,7 @@ from multiprocessing.process import (
     current_process,
     parent_process,
 )
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from procession import _current
 from procession._launch.handle import Handle
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 BaseProcess = _standard.BaseProcess
+_T = TypeVar("_T")
 
 _SHARED = ("_children", "_cleanup", "_dangling", "_current_process", "_parent_process",
            "_process_counter", "_exitcode_to_name", "_ParentProcess", "ORIGINAL_DIR")
@@ -38,6 +39,21 @@ def __getattr__(name: str) -> Any:
     if name in _SHARED:
         return getattr(_standard, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _answer(Generic[_T]):
+    """A property that subclasses and instances may shadow: many have such names of their own."""
+
+    def __init__(self, function: Callable[[Any], _T]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, process: None, owner: type) -> _answer[_T]: ...
+    @overload
+    def __get__(self, process: object, owner: type) -> _T: ...
+    def __get__(self, process: object | None, owner: type) -> _answer[_T] | _T:
+        return self if process is None else self._function(process)
 
 
 class Process(BaseProcess):
@@ -159,19 +175,15 @@ class Process(BaseProcess):
             _standard._children.discard(self)  # type: ignore[attr-defined]
         self._closed = True
 
-    @property
+    @_answer
     def ending(self) -> Ending | None:
         """How it ended, or ``None`` while it runs or was not started (G8)."""
-        self._check_closed()  # type: ignore[attr-defined]
-        if self._popen is None or self._popen.poll() is None:
-            return None
-        ending: Ending = self._popen.ending
-        return ending
+        return self._ending()
 
-    @property
+    @_answer
     def rusage(self) -> Rusage | None:
         """CPU time and peak memory, or ``None`` while it runs or where nobody could know."""
-        return self._popen.rusage if self.ending is not None else None
+        return self._popen.rusage if self._ending() is not None else None
 
     def result(self, timeout: float | None = None) -> Any:
         """What the target (or ``run()``) returned.
@@ -214,6 +226,13 @@ class Process(BaseProcess):
         raise ProcessDied(self.name, self.pid or 0, ending)
 
     # --- behind ----------------------------------------------------------------------------
+
+    def _ending(self) -> Ending | None:
+        self._check_closed()  # type: ignore[attr-defined]
+        if self._popen is None or self._popen.poll() is None:
+            return None
+        ending: Ending = self._popen.ending
+        return ending
 
     def _started(self) -> Handle:
         self._check_closed()  # type: ignore[attr-defined]

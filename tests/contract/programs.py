@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -163,6 +164,9 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        """Close its streams."""
         for stream in (self.process.stdin, self.process.stdout, self._err):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -177,13 +181,16 @@ def write(folder: Path, text: str, name: str = "program.py") -> Path:
 
 
 @contextlib.contextmanager
-def running(path: Path, *arguments: str, leaves: bool = False, **options: Any) -> Iterator[Program]:
+def running(
+    path: Path, *arguments: str, leaves: bool = False, keep: bool = False, **options: Any
+) -> Iterator[Program]:
     """Run a script; nothing of it may be left afterwards.
 
     Args:
         path: The script.
         arguments: For its ``sys.argv``.
         leaves: Do not look at what is left (the standard library leaves helpers for a moment).
+        keep: Do not end what is left either.
         options: For `subprocess.Popen`.
     """
     python = options.pop("python", sys.executable)
@@ -194,7 +201,9 @@ def running(path: Path, *arguments: str, leaves: bool = False, **options: Any) -
         if not leaves and program.process.poll() is not None:
             program.leaves_nothing()
     finally:
-        program.end()
+        if not keep:
+            program.end()
+        program.close()
 
 
 def run(path: Path, *arguments: str, **options: Any) -> Finished:
@@ -219,6 +228,7 @@ def run_command(command: list[str], **options: Any) -> Finished:
         return finished
     finally:
         program.end()
+        program.close()
 
 
 def start(method: str, target: Callable[..., object], *args: Any, **options: Any) -> Any:
@@ -226,6 +236,23 @@ def start(method: str, target: Callable[..., object], *args: Any, **options: Any
     process = procession.get_context(method).Process(target=target, args=args, **options)
     process.start()
     return process
+
+
+def in_threads(function: Callable[[], Any], count: int = 8) -> list[Any]:
+    """What a function answers to several threads at once."""
+    answers: list[Any] = []
+    barrier = threading.Barrier(count)
+
+    def one() -> None:
+        barrier.wait()
+        answers.append(function())
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return answers
 
 
 def wait_until(

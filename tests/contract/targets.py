@@ -172,3 +172,107 @@ def leave_at_once() -> None:
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def nothing(*_: Any) -> None:
+    pass
+
+
+def wait_then_tell(conn: Any) -> None:
+    try:
+        conn.send("up")
+        time.sleep(60)
+    finally:
+        conn.send("finally")
+
+
+def ignore_everything(conn: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    conn.send("up")
+    while True:
+        time.sleep(60)
+
+
+def use(seconds: float, size: int) -> int:
+    """CPU time and memory."""
+    block = bytearray(size)
+    block[::4096] = b"x" * len(block[::4096])
+    while time.process_time() < seconds:
+        pass
+    return len(block)
+
+
+def touch(path: str) -> None:
+    open(path, "w").close()
+
+
+class Weak:
+    pass
+
+
+def look_around() -> dict[str, Any]:
+    import logging
+    import multiprocessing
+
+    me = multiprocessing.current_process()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    record = logging.LogRecord("n", 1, "", 1, "", (), None)
+    return {
+        "current": me.name,
+        "same": me is procession.current_process(),
+        "parent": parent.pid,
+        "parent alive": parent.is_alive(),
+        "children": multiprocessing.active_children(),
+        "logger": record.processName,
+    }
+
+
+class _OwnNames:
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.received, self.sending = procession.Pipe(False)
+        self.stop = f"stop {word}"
+        self.result = f"result {word}"
+        self.timeout = f"timeout {word}"
+        self.env = f"env {word}"
+        self.ending = f"ending {word}"
+        self.exception = self.rusage = self.interrupt = None
+
+    def run(self) -> None:
+        self.sending.send([self.stop, self.result, self.timeout, self.env])
+
+
+class _Counter:
+    def __init__(self, count: int) -> None:
+        super().__init__(name=f"Counter-{count}")
+        self.count = count
+        self.total = 0
+
+    def run(self) -> int:
+        for n in range(self.count):
+            self.total += n + 1
+        return self.total
+
+
+class _Bootstrapped:
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        super()._bootstrap(parent_sentinel)  # type: ignore[misc]
+        return 42
+
+
+def _classes(mixin: type) -> dict[str, Any]:
+    """The mixin on each method's class, under names by which pickle finds them."""
+    made = {}
+    for method in procession.get_all_start_methods():
+        base = procession.get_context(method).Process
+        name = f"{mixin.__name__}_{method}"
+        made[method] = type(name, (mixin, base), {"__module__": __name__})
+        globals()[name] = made[method]
+    return made
+
+
+OWN_NAMES = _classes(_OwnNames)
+COUNTERS = _classes(_Counter)
+BOOTSTRAPPED = _classes(_Bootstrapped)

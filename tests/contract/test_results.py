@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import threading
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,13 @@ import pytest
 
 import procession
 from procession import How, ProcessDied, StillRunning
-from tests.contract.programs import each_method, fork_beside_pytests_threads, run_text, start
+from tests.contract.programs import (
+    each_method,
+    fork_beside_pytests_threads,
+    in_threads,
+    run_text,
+    start,
+)
 from tests.contract.targets import (
     CannotBeUnpickled,
     Colour,
@@ -411,22 +416,6 @@ def test_a_result_of_a_killed_process_that_had_returned_is_kept(
         method,
     )
     assert finished.lines == ["signaled -9"], finished.err
-
-
-def in_threads(function: Callable[[], Any], count: int = 8) -> list[Any]:
-    answers: list[Any] = []
-    barrier = threading.Barrier(count)
-
-    def one() -> None:
-        barrier.wait()
-        answers.append(function())
-
-    threads = [threading.Thread(target=one) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return answers
 
 
 @each_method

@@ -23,7 +23,9 @@ Steps = Sequence[tuple[int | None, float]]
 
 
 def gently(grace: float) -> Steps:
-    """Interrupt, then terminate; the grace time is shared between the two."""
+    """Interrupt, then terminate; the grace time is shared between the two. None at all: kill."""
+    if grace == 0:
+        return ()
     return (signal.SIGINT, grace / 2), (signal.SIGTERM, grace / 2)
 
 
