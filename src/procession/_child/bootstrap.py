@@ -127,6 +127,8 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             _native.set_process_name(header["comm"])
             _take_surroundings(header["surroundings"])
             process = _unpickle(header, payload)
+        except SystemExit as leaving:
+            return last_words.say(_exit_status(leaving))
         except Exception:
             last_words.raised(sys.exc_info()[1])
             sys.excepthook(*sys.exc_info())
@@ -138,6 +140,14 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
     finally:
         if not header["exec"]:
             ending.run_exit_functions()
+
+
+def _exit_status(leaving: SystemExit) -> int:
+    """As an interpreter would end: words are printed, and count as failure."""
+    if leaving.code is None or isinstance(leaving.code, int):
+        return leaving.code or 0
+    sys.stderr.write(f"{leaving.code}\n")
+    return 1
 
 
 def enter(place: Seat, process: Any, owner: tuple[int, int, int], last_words: Any) -> int:

@@ -64,7 +64,7 @@ class Guard:
         self._signals = _native.signalfd([signal.SIGCHLD])
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], bool]] = {}
-        self._goodbye: channel.Socket | None = None
+        self._goodbye: tuple[str, channel.Socket] | None = None
 
     def run(self) -> None:
         """Serve until the program is over; nothing of it is left then, but what was let go."""
@@ -176,7 +176,15 @@ class Guard:
         self._drain_door()
         if self._goodbye is None:
             return True
-        self._end_normally(self._goodbye)
+        how, answer = self._goodbye
+        if how == "normal":
+            self._end_normally()
+        else:  # interrupted: main's children have had their grace, what they left has none
+            self._end_everything(how)
+        try:
+            channel.send(answer, ("bye",))
+        except OSError:
+            pass  # main did not wait for it
         return False
 
     def _drain_door(self) -> None:
@@ -196,7 +204,7 @@ class Guard:
             self._drain_door()  # what the process said before it ended is in there
             self._ledger.answer(asker, *rest)
         elif kind == messages.GOODBYE:
-            self._goodbye = channel.adopt(fds[0])
+            self._goodbye = (rest[0], channel.adopt(fds[0]))
 
     def _welcome(self, owner: int, link: channel.Socket) -> None:
         self._owners[link.fileno()] = (link, owner)
@@ -234,7 +242,7 @@ class Guard:
             if not self._main_is_going():
                 return True  # a doubtful main is alive
             time.sleep(0.0005)
-        self._end_everything()
+        self._end_everything("killed")
         return False
 
     def _main_is_gone(self) -> bool:
@@ -255,7 +263,7 @@ class Guard:
         status = procfs.stat(self._main_pid, self._main_pid)
         return status is not None and bool(status.flags & procfs.PF_EXITING)
 
-    def _end_everything(self) -> None:
+    def _end_everything(self, how: str) -> None:
         with Tree() as forked:
             for pid, _, _ in self._forked.values():
                 forked.add(pid)
@@ -270,9 +278,9 @@ class Guard:
             left += forked.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
         for pidfd, (_, index, generation) in self._forked.items():
             self._ledger.forked_child_ended(index, generation, pidfd)
-        self._ledger.close("killed", unkillable=left)
+        self._ledger.close(how, unkillable=left)
 
-    def _end_normally(self, answer: channel.Socket) -> None:
+    def _end_normally(self) -> None:
         """Main said goodbye. Its own children have ended or were let go by it.
 
         What a killed process had started has no owner any more: that is ended. What a process
@@ -292,10 +300,6 @@ class Guard:
         self._adopt()
         self._reaper.reap()
         self._ledger.close("normal", let_go=procfs.children(os.getpid()))
-        try:
-            channel.send(answer, ("bye",), (), 0)
-        except OSError:
-            pass  # main did not wait for it
 
     def _finish_zygote(self, pid: int, zygote: channel.Socket) -> None:
         try:

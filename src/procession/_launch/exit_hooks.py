@@ -28,7 +28,7 @@ def install() -> None:
 
         _installed_in = os.getpid()
         util.Finalize(None, _end_children, exitpriority=0)
-        util.Finalize(None, keeper_client.say_goodbye, (GOODBYE_LIMIT,), exitpriority=-1000)
+        util.Finalize(None, _say_goodbye, exitpriority=-1000)
 
 
 def _end_children() -> None:
@@ -40,6 +40,10 @@ def _end_children() -> None:
     if ours:
         steps = stopping.after_interrupt if interrupted else stopping.terminating
         stopping.end_trees(ours, steps(stopping.GRACE))
+
+
+def _say_goodbye() -> None:
+    keeper_client.say_goodbye(GOODBYE_LIMIT, "interrupted" if was_interrupted() else "normal")
 
 
 def was_interrupted() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 
 from procession import _native
 from procession._child.bootstrap import Seat
+from procession._kernel import memory
 from procession._launch import exit_hooks, keeper_client
 from procession._launch.handle import Handle
 from procession._launch.kept import describe_target
@@ -20,6 +22,9 @@ from procession.errors import ForkedThreadsWarning, StartError
 
 _living: dict[int, ForkHandle] = {}
 """Pid → child of this process that was not reaped yet."""
+
+_oom_kills = 0
+"""The out-of-memory killer's count in our control group at the last look."""
 
 _being_made: Seat | None = None
 """The seat of the child that the next fork makes; ``None`` for a fork that is not ours."""
@@ -51,6 +56,7 @@ class ForkHandle(Handle):
             self.name.encode("utf-8", "replace"),
             describe_target(process),
         )
+        _count_oom_kills()
         self.pid = self._fork(process, Seat(
             keeper.table, keeper.door, self._index, self._generation
         ))
@@ -107,12 +113,14 @@ class ForkHandle(Handle):
             else:
                 if pid == 0:
                     return
+                killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 self._keeper.table.end(
                     self._index,
                     status,
                     round(used.ru_utime * 1e9),
                     round(used.ru_stime * 1e9),
                     used.ru_maxrss,
+                    _native.FLAG_OOM if killed and _count_oom_kills() else 0,
                 )
             del _living[self.pid]
 
@@ -130,6 +138,16 @@ class ForkHandle(Handle):
         if self._pidfd >= 0 and self.returncode is None:
             return  # not before it is reaped
         super().close()
+
+
+def _count_oom_kills() -> bool:
+    """Whether the out-of-memory killer has been here since the last look.
+
+    Looked at before each fork, so that what it did to others is not taken for our child's end.
+    """
+    global _oom_kills
+    before, _oom_kills = _oom_kills, memory.oom_kills()
+    return _oom_kills > before
 
 
 def reap() -> None:

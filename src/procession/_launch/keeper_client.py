@@ -217,18 +217,19 @@ class Keeper:
             file.seek(0)
             return file.read()
 
-    def say_goodbye(self, limit: float) -> None:
+    def say_goodbye(self, limit: float, how: str) -> None:
         """Tell the guard that this program came to Python's own end, and wait for it to finish.
 
         Args:
             limit: Longest wait in seconds; the guard needs milliseconds.
+            how: "normal", or "interrupted": then nothing below is let go.
         """
         try:
             self._check()
             ours, theirs = channel.message_pair()
             with ours:
                 with theirs:
-                    channel.send(self.door, (messages.GOODBYE,), [theirs.fileno()])
+                    channel.send(self.door, (messages.GOODBYE, how), [theirs.fileno()])
                 self._release()
                 poll = select.poll()
                 poll.register(ours.fileno(), select.POLLIN)
@@ -367,8 +368,8 @@ def forget(keeper: Keeper) -> None:
         _retired.append(keeper)
 
 
-def say_goodbye(limit: float) -> None:
-    """Part from all keepers that this process started (G2: the normal end of a program)."""
+def say_goodbye(limit: float, how: str) -> None:
+    """Part from all keepers that this process started (G2: Python's own end of a program)."""
     global _keeper
     keepers = [*_retired, *([_keeper] if _keeper else [])]
     _retired.clear()
@@ -377,7 +378,7 @@ def say_goodbye(limit: float) -> None:
         if keeper.owner_pid != os.getpid() or keeper.closed:
             continue
         if keeper.index == messages.MAIN_SLOT:
-            keeper.say_goodbye(limit)
+            keeper.say_goodbye(limit, how)
         else:
             keeper._release()
 

@@ -7,7 +7,7 @@ Over the *door* (everybody writes, the guard reads):
     (REGISTER, index, generation)        a child of start method fork; with its own pidfd
     (OUTCOME, index, generation, bytes)  a child's value or exception; in a memfd where large
     (FETCH, index, generation)           the owner asks for it; with a socket for the answer
-    (GOODBYE,)                           main came to Python's own end; with a socket for the answer
+    (GOODBYE, how)                       main came to Python's own end; with a socket for the answer
 
 Over a *link* (one owner, the zygote):
 
