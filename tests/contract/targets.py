@@ -276,3 +276,64 @@ def _classes(mixin: type) -> dict[str, Any]:
 OWN_NAMES = _classes(_OwnNames)
 COUNTERS = _classes(_Counter)
 BOOTSTRAPPED = _classes(_Bootstrapped)
+
+
+def leave_a_thread(seconds: float) -> str:
+    threading.Thread(target=time.sleep, args=(seconds,)).start()
+    return "main thread"
+
+
+def handle_sigterm(conn: Any, code: int) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+    conn.send("up")
+    time.sleep(60)
+
+
+class FailsOnArrival:
+    def __reduce__(self) -> Any:
+        return _fail_on_arrival, ()
+
+
+def _fail_on_arrival() -> None:
+    raise RuntimeError("not on this side")
+
+
+class LeavesOnArrival:
+    def __reduce__(self) -> Any:
+        return sys.exit, (4,)
+
+
+def kill_a_child_of_my_own(method: str) -> Any:
+    _there, here = procession.Pipe()
+    process = procession.get_context(method).Process(target=wait, args=(here,))
+    process.start()
+    process.kill()
+    process.join(20)
+    return os.getpid(), process.ending
+
+
+def die_by(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def segfault() -> None:
+    import ctypes
+    import faulthandler
+
+    faulthandler.disable()  # pytest's, in a forked copy
+    ctypes.string_at(0)
+
+
+def stop_myself(conn: Any) -> None:
+    conn.send("up")
+    os.kill(os.getpid(), signal.SIGSTOP)
+    conn.send("going on")
+
+
+def abort() -> None:
+    import faulthandler
+
+    faulthandler.disable()
+    os.abort()

@@ -71,13 +71,14 @@ class LastWords:
         self._outcome = _dump(error=error)
 
     def say(self, code: int) -> int:
-        """Tell everybody; the exit status is passed through."""
+        """Tell everybody; returns the exit status as the kernel will keep it."""
+        code &= 0xFF  # more would be an OverflowError of os._exit(), in a frame of the starter's
         if self._seat is None:
             return code
-        how = self._how
+        how = self._how or _native.EXITED
         if how == _native.RETURNED and code != 0:
             how, self._text = _native.RAISED, self._text or "an exception after its code returned"
-        self._seat.table.finish(self._seat.index, how, code & 0xFF, self._text.encode())
+        self._seat.table.finish(self._seat.index, how, code, self._text.encode())
         if self._outcome is not None:
             _deliver(self._seat, self._outcome)
         return code
