@@ -47,6 +47,7 @@ class Ledger:
         self._unreleased: list[tuple[int, int]] = []
         self._sweep_at = 64
         self._forked_dead: dict[int, tuple[int, int, int | None]] = {}
+        self._seen_ending: dict[int, float] = {}
         self._killed_owners: set[int] = set()
         self.owner_ids: set[int] = set()
         self._write(
@@ -80,6 +81,8 @@ class Ledger:
 
         The status is taken from the kernel too where it can be, for when main never asks.
         """
+        # its parent may reap it much later; until then it is a zombie, and not alive
+        self._seen_ending[identity(index, generation)] = time.monotonic()
         self._forked_dead[identity(index, generation)] = (
             index,
             generation,
@@ -173,6 +176,7 @@ class Ledger:
         self._write({"event": "program.ended", "pid": self._main_pid, "how": how, "at": now})
 
     def _record(self, me: int, row: tuple[Any, ...]) -> None:
+        seen = self._seen_ending.pop(me, None)
         if self._recording < 0:
             return
         (_, _, pid, _, owner, method, flags, how, exit_code, status) = row[:10]
@@ -199,8 +203,8 @@ class Ledger:
                 "daemon": bool(flags & _native.FLAG_DAEMON),
                 "asked": asked_ns / 1e9,
                 "running": running_ns / 1e9 if running_ns else None,
-                "ended": ended_ns / 1e9,
-                "reaped": time.monotonic(),
+                "ended": ended_ns / 1e9 if seen is None else min(seen, ended_ns / 1e9),
+                "reaped": time.monotonic() if seen is None else ended_ns / 1e9,
                 "how": way,
                 "exitcode": code,
                 "signal": signal,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 installed = False
 """Whether this program's `multiprocessing` is served by us; its children's is then, too."""

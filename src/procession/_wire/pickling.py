@@ -7,6 +7,7 @@ it was made in, so that it sees the same globals as every other function there.
 from __future__ import annotations
 
 import dis
+import functools
 import io
 import pickle
 import sys
@@ -20,6 +21,7 @@ from procession._wire.main_module import MainPlan
 _DEPTH = 6  # how deep the search for the culprit of a failed pickle goes
 _WIDTH = 200  # and how many members of one container it tries
 
+_Cached = functools._lru_cache_wrapper
 _Failures = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 
 
@@ -97,6 +99,11 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
         function.__globals__.setdefault(name, value)
 
 
+def cache(function: Any, parameters: dict[str, Any]) -> Any:
+    """A function with a cache of its own, as `functools.lru_cache` makes it."""
+    return functools.lru_cache(**parameters)(function)
+
+
 def main_attribute(qualname: str) -> Any:
     """What main defines under a name."""
     value: Any = sys.modules["__main__"]
@@ -138,13 +145,15 @@ def _pickler_class() -> type[Any]:
                 self._ships = ships
 
             def reducer_override(self, value: Any) -> Any:
-                if isinstance(value, types.FunctionType | type):
+                if isinstance(value, types.FunctionType | type | _Cached):
                     if self._names is not None and (name := _main_name(value)) is not None:
                         self._names.add(name.partition(".")[0])
                         return main_attribute, (name,)
-                    if isinstance(value, types.FunctionType):
+                    if not isinstance(value, type):
                         if _can_be_named(value):
                             return NotImplemented
+                        if isinstance(value, _Cached):  # names itself, wherever it was made
+                            return cache, (value.__wrapped__, value.cache_parameters())
                         home = _home(value)
                         if home is not None:
                             if self._names is not None and home == "__main__":
@@ -159,7 +168,7 @@ def _pickler_class() -> type[Any]:
 
 def _main_name(value: Any) -> str | None:
     """The name under which a by-value main holds this function or class, if it does."""
-    if not isinstance(value, types.FunctionType | type):
+    if not isinstance(value, types.FunctionType | type | _Cached):
         return None
     if value.__module__ not in ("__main__", "__mp_main__"):
         return None
@@ -327,6 +336,8 @@ def _codes(value: Any) -> Iterator[types.CodeType]:
     elif isinstance(value, property):
         for accessor in (value.fget, value.fset, value.fdel):
             yield from _codes(accessor)
+    elif isinstance(value, _Cached):
+        yield from _codes(value.__wrapped__)
     elif (function := getattr(value, "func", None)) is not None:
         yield from _codes(function)
 

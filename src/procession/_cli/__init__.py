@@ -1,0 +1,1 @@
+"""The command. Imports what is below it when it is needed: `run` must not delay its program."""

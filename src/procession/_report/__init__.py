@@ -1,0 +1,1 @@
+"""Views of a recording. Pure: from the model of `lifeline`, never from live objects."""
