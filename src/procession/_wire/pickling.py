@@ -179,7 +179,7 @@ def _main_name(value: Any) -> str | None:
     return name if found is value else None
 
 
-def _can_be_named(function: types.FunctionType) -> bool:
+def _can_be_named(function: Any) -> bool:
     """Whether a child finds the function by importing its module."""
     module = function.__module__
     if module in ("__main__", None):
