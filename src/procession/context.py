@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from multiprocessing import context as _standard
-from multiprocessing.context import (
+from multiprocessing.context import (  # type: ignore[attr-defined]
     AuthenticationError,
     BaseContext,
     BufferTooShort,
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _current
 from procession import process as _process
+from procession._launch import replacement
 
 if TYPE_CHECKING:
     from procession._launch.handle import Handle
@@ -143,21 +144,21 @@ class ForkServerContext(_Context):
     """Context of start method ``forkserver``."""
 
     _name = "forkserver"
-    Process = ForkServerProcess  # type: ignore[assignment]
+    Process = ForkServerProcess
 
 
 class SpawnContext(_Context):
     """Context of start method ``spawn``."""
 
     _name = "spawn"
-    Process = SpawnProcess  # type: ignore[assignment]
+    Process = SpawnProcess
 
 
 class ForkContext(_Context):
     """Context of start method ``fork``."""
 
     _name = "fork"
-    Process = ForkProcess  # type: ignore[assignment]
+    Process = ForkProcess
 
 
 _contexts: dict[str, _Context] = {
@@ -170,7 +171,7 @@ _contexts: dict[str, _Context] = {
 class DefaultContext(_Context):
     """The context whose start method is set once, by the user or by its first use."""
 
-    Process = _process.Process  # type: ignore[assignment]
+    Process = _process.Process
 
     def __init__(self) -> None:
         self._actual_context: _Context | None = None
@@ -184,7 +185,7 @@ class DefaultContext(_Context):
 
     def _initial(self) -> _Context:
         """forkserver; under `procession run` the unchanged program's own default."""
-        if follows_standard:
+        if replacement.installed:
             return _contexts[_standard._default_context.get_context()._name]  # type: ignore[attr-defined]
         return _contexts["forkserver"]
 
@@ -211,7 +212,7 @@ class DefaultContext(_Context):
 
     def get_all_start_methods(self) -> list[str]:
         """The start methods there are, in the order in which this Python's own library has them."""
-        methods: list[str] = _standard._default_context.get_all_start_methods()  # type: ignore[attr-defined]
+        methods: list[str] = _standard._default_context.get_all_start_methods()
         return methods
 
     # --- what `_current` asks ---------------------------------------------------------------
@@ -230,9 +231,6 @@ class DefaultContext(_Context):
         handle: Handle = self.get_context().Process._Popen(process)
         return handle
 
-
-follows_standard = False
-"""Whether the default start method is `multiprocessing`'s: so under `procession run`."""
 
 _default_context = DefaultContext()
 _current.default = _default_context

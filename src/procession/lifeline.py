@@ -125,9 +125,7 @@ class Timeline:
             elif kind == "process.ended":
                 children.append(_lifespan_of(event))
             elif kind in ("process.let_go", "process.unkillable"):
-                strays.append(
-                    Stray(event["pid"], str(event["name"]), kind == "process.let_go")
-                )
+                strays.append(Stray(event["pid"], str(event["name"]), kind == "process.let_go"))
         if main is None:  # cut before its end was told
             main = Lifespan(MAIN, MAIN, 0, "main", "", began, began, last, "lost", None)
         return cls(main, tuple(_in_order(children)), tuple(strays))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import process as _standard
-from multiprocessing.process import (
+from multiprocessing.process import (  # type: ignore[attr-defined]
     AuthenticationString,
     active_children,
     current_process,
     parent_process,
 )
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from procession import _current
 from procession._launch.handle import Handle
@@ -30,8 +30,17 @@ __all__ = [
 BaseProcess = _standard.BaseProcess
 _T = TypeVar("_T")
 
-_SHARED = ("_children", "_cleanup", "_dangling", "_current_process", "_parent_process",
-           "_process_counter", "_exitcode_to_name", "_ParentProcess", "ORIGINAL_DIR")
+_SHARED = (
+    "_children",
+    "_cleanup",
+    "_dangling",
+    "_current_process",
+    "_parent_process",
+    "_process_counter",
+    "_exitcode_to_name",
+    "_ParentProcess",
+    "ORIGINAL_DIR",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -72,6 +81,17 @@ class Process(BaseProcess):
     """
 
     _start_method: str | None = None
+    _method: str | None = None
+
+    if TYPE_CHECKING:  # what multiprocessing's class has, and its stubs do not tell
+        _popen: Any
+        _target: Any
+        _args: tuple[Any, ...]
+        _kwargs: dict[str, Any]
+        _parent_pid: int | None
+        _closed: bool
+
+        def _check_closed(self) -> None: ...
 
     def __init__(
         self,
@@ -92,12 +112,13 @@ class Process(BaseProcess):
 
     @staticmethod
     def _Popen(process: Process) -> Handle:
-        return _current.popen(process)
+        handle: Handle = _current.popen(process)
+        return handle
 
     def run(self) -> Any:
         """Call the target. A subclass may override it; what it returns is `result`'s answer."""
-        if self._target:  # type: ignore[attr-defined]
-            return self._target(*self._args, **self._kwargs)  # type: ignore[attr-defined]
+        if self._target:
+            return self._target(*self._args, **self._kwargs)
         return None
 
     def start(self) -> None:
@@ -108,9 +129,9 @@ class Process(BaseProcess):
             KeeperLost: The program's keeper was killed from outside since the last start; the
                 next call gets a new one.
         """
-        self._check_closed()  # type: ignore[attr-defined]
-        assert self._popen is None, "cannot start a process twice"  # type: ignore[has-type]
-        assert self._parent_pid == os.getpid(), (  # type: ignore[attr-defined]
+        self._check_closed()
+        assert self._popen is None, "cannot start a process twice"
+        assert self._parent_pid == os.getpid(), (
             "can only start a process object created by current process"
         )
         _forget_the_ended()
@@ -121,7 +142,7 @@ class Process(BaseProcess):
 
     def interrupt(self) -> None:
         """Send SIGINT: KeyboardInterrupt in the process, so that its ``finally`` blocks run."""
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         self._popen.interrupt()
 
     def stop(self, grace: float = 5.0) -> Ending:
@@ -152,7 +173,7 @@ class Process(BaseProcess):
 
         It is opened at the first use and closed by `close`.
         """
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         if self._popen is None:
             raise ValueError("process not started")
         sentinel: int = self._popen.sentinel
@@ -228,14 +249,14 @@ class Process(BaseProcess):
     # --- behind ----------------------------------------------------------------------------
 
     def _ending(self) -> Ending | None:
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         if self._popen is None or self._popen.poll() is None:
             return None
-        ending: Ending = self._popen.ending
+        ending: Ending | None = self._popen.ending
         return ending
 
     def _started(self) -> Handle:
-        self._check_closed()  # type: ignore[attr-defined]
+        self._check_closed()
         if self._popen is None:
             raise ValueError("process not started")
         handle: Handle = self._popen
@@ -260,8 +281,6 @@ class Process(BaseProcess):
             _current.adopt(self._method)
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         return code
-
-    _method: str | None = None
 
 
 def _forget_the_ended() -> None:

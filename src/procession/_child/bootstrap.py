@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SIZES = struct.Struct("<QQ")
 
+
 class Seat:
     """A process's place in its program: its slot in the table, and the way to the guard."""
 
@@ -153,8 +154,9 @@ def _exit_status(leaving: SystemExit) -> int:
 def enter(place: Seat, process: Any, owner: tuple[int, int, int], last_words: Any) -> int:
     """Run the user's process object, from multiprocessing's own entrance to our last words."""
     last_words.watch(process)
-    code = process._bootstrap(parent_sentinel=parent_sentinel(place, *owner))
-    return last_words.say(code)
+    code: int = process._bootstrap(parent_sentinel=parent_sentinel(place, *owner))
+    last_words.say(code)
+    return code
 
 
 def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
@@ -267,4 +269,3 @@ def _reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
-

@@ -59,7 +59,9 @@ def run(program: Sequence[str], *, quiet: bool) -> int:
     # the terminal sends these to main as well; a handler, not SIG_IGN, which main would inherit
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
-    _write(recording, "recording.started", format=1, at=started, clock="monotonic", wall=time.time())
+    _write(
+        recording, "recording.started", format=1, at=started, clock="monotonic", wall=time.time()
+    )
     try:
         main = os.posix_spawn(
             sys.executable,

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+
 def main() -> None:
     """Become the guard of the program that started this process."""
     table_fd, door_fd, writer_fd = map(int, sys.argv[1:4])

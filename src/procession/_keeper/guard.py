@@ -1,4 +1,4 @@
-"""The guard: subreaper above everything that a program starts, watcher of main, keeper of the ledger.
+"""The guard: subreaper above all that a program starts, watcher of main, keeper of the ledger.
 
 It knows that main has ended from main's life word (the kernel tells it before it tears down main's
 memory), from main's pidfd, and from main's goodbye. A closed socket proves nothing: daemonising
@@ -198,7 +198,8 @@ class Guard:
         elif kind == messages.REGISTER:
             self._register(*rest, *fds)
         elif kind == messages.OUTCOME:
-            self._ledger.keep_outcome(*rest, fds)
+            index, generation, outcome = rest
+            self._ledger.keep_outcome(index, generation, outcome, fds)
         elif kind == messages.FETCH:
             asker = channel.adopt(fds[0])
             self._drain_door()  # what the process said before it ended is in there

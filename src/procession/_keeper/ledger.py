@@ -164,7 +164,9 @@ class Ledger:
 
     # --- the recording ---------------------------------------------------------------------
 
-    def close(self, how: str, *, unkillable: Sequence[int] = (), let_go: Sequence[int] = ()) -> None:
+    def close(
+        self, how: str, *, unkillable: Sequence[int] = (), let_go: Sequence[int] = ()
+    ) -> None:
         """The program is over: the last lines of the recording."""
         self._settle_forked(final=True)
         now = time.monotonic()
@@ -179,7 +181,7 @@ class Ledger:
         seen = self._seen_ending.pop(me, None)
         if self._recording < 0:
             return
-        (_, _, pid, _, owner, method, flags, how, exit_code, status) = row[:10]
+        (_, _, pid, _, owner, method, flags, how, _, status) = row[:10]
         asked_ns, running_ns, ended_ns, utime_ns, stime_ns, max_rss = row[10:16]
         killer, _, name, target, text = row[16:]
         signal = None

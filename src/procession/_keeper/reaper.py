@@ -32,7 +32,7 @@ class Reaper:
         self.children: dict[int, tuple[int, int]] = {}
         """Pid → (index, generation) of the processes of the table that are to be reaped here."""
         self.lost = False
-        """Say of all that end from now on that they were lost: they are ended for want of a guard."""
+        """Say of all that end from now on that they were lost: they end for want of a guard."""
 
     def reap(self) -> bool:
         """Reap all that have ended; false when this process has no child left at all."""

@@ -7,6 +7,7 @@ when its owner ends or never wanted it, makes it go without a trace.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 
 from procession import _native
@@ -25,15 +26,13 @@ class ThreadFound(OSError):
 
 def import_essentials() -> None:
     """Import what every child needs, once, here."""
-    import multiprocessing.context
-    import multiprocessing.spawn
-    import multiprocessing.util
-    import pkgutil
+    import pkgutil  # noqa: F401
 
-    import procession._child.bootstrap
     import procession._child.ending
-    import procession._child.main_module
-    import procession.context  # noqa: F401
+    import procession._child.main_module  # noqa: F401
+
+    # by name: the rooms above are loaded for the children, never used by the keeper
+    importlib.import_module("procession.context")
 
 
 def warm_up() -> None:

@@ -194,9 +194,7 @@ class Zygote:
         self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST)
         self._table.free(index, generation)
 
-    def _say(
-        self, owner: Owner, message: tuple[object, ...], fds: Sequence[int] = ()
-    ) -> bool:
+    def _say(self, owner: Owner, message: tuple[object, ...], fds: Sequence[int] = ()) -> bool:
         try:
             channel.send(owner.link, message, fds)
         except (BrokenPipeError, ConnectionResetError):

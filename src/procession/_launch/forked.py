@@ -57,9 +57,9 @@ class ForkHandle(Handle):
             describe_target(process),
         )
         _count_oom_kills()
-        self.pid = self._fork(process, Seat(
-            keeper.table, keeper.door, self._index, self._generation
-        ))
+        self.pid = self._fork(
+            process, Seat(keeper.table, keeper.door, self._index, self._generation)
+        )
         self._pidfd = os.pidfd_open(self.pid)
         keeper.table.set_pid(self._index, self.pid)
         _living[self.pid] = self
@@ -193,7 +193,7 @@ def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn
         _native.set_subreaper(True)  # what is below this child stays below it
         seat.table.enter(seat.index, _native.ASKED)
         if not _register(seat):
-            return  # the guard is gone, so is main: nothing may start any more
+            os._exit(code)  # the guard is gone, so is main: nothing may start any more
         seat.table.run(seat.index)
         last_words = ending.LastWords(seat)
         try:
@@ -204,7 +204,7 @@ def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn
         finally:
             ending.run_exit_functions()
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 

@@ -37,7 +37,7 @@ class Spare(NamedTuple):
     """A process that waits for its start frame."""
 
     pid: int
-    index: int
+    slot: int
     generation: int
     stream: channel.Socket
 
@@ -161,7 +161,11 @@ class Keeper:
     def _lost(self, why: str = "") -> KeeperLost | StartError:
         """Give the keeper up; the exception that says so, once."""
         forget(self)
-        if not why and self.keeper_pid and self.table.life(messages.GUARD_SLOT) == _native.LIFE_FREE:
+        if (
+            not why
+            and self.keeper_pid
+            and self.table.life(messages.GUARD_SLOT) == _native.LIFE_FREE
+        ):
             status = _reap(self.keeper_pid)
             return StartError(
                 None,
@@ -202,9 +206,7 @@ class Keeper:
         with ours:
             try:
                 with theirs:
-                    channel.send(
-                        self.door, (messages.FETCH, index, generation), [theirs.fileno()]
-                    )
+                    channel.send(self.door, (messages.FETCH, index, generation), [theirs.fileno()])
                 answer = channel.receive(ours)
             except OSError as error:
                 raise KeeperLost("the keeper that held the outcome was killed") from error
@@ -384,7 +386,7 @@ def say_goodbye(limit: float, how: str) -> None:
 
 
 def in_forked_copy(seat: Seat | None) -> None:
-    """After a fork: nothing of the keeper's belongs to the copy, but a seat that was made for it."""
+    """After a fork: nothing of the keeper's belongs to the copy, but a seat made for it."""
     global _keeper, _starting
     _starting = _thread.allocate_lock()
     keepers = [*_retired, *([_keeper] if _keeper else [])]

@@ -68,7 +68,7 @@ class KeptHandle(Handle):
         """What `multiprocessing` tells a child to prepare, as others may have extended it."""
         from multiprocessing import context, spawn
 
-        default = context._default_context
+        default: Any = context._default_context
         actual = default._actual_context  # asking for the start method would fix it for ever
         try:
             preparation: dict[str, Any] = spawn.get_preparation_data(process._name)
@@ -142,7 +142,7 @@ class KeptHandle(Handle):
             spare = keeper.take_spare()
             with spare.stream:
                 if not keeper.table.ask(
-                    spare.index,
+                    spare.slot,
                     spare.generation,
                     keeper.owner_id,
                     self._method_number,
@@ -152,7 +152,7 @@ class KeptHandle(Handle):
                     target,
                 ):
                     continue  # somebody killed it while it was waiting
-                self.pid, self._index, self._generation = spare.pid, spare.index, spare.generation
+                self.pid, self._index, self._generation = spare.pid, spare.slot, spare.generation
                 try:
                     channel.send_frame(spare.stream, header, payload, fds)
                 except (BrokenPipeError, ConnectionResetError):
@@ -172,9 +172,7 @@ class SpawnHandle(KeptHandle):
 
         program = spawn.get_executable()
         if not program:
-            raise StartError(
-                None, "there is no interpreter to execute (sys.executable is not set)"
-            )
+            raise StartError(None, "there is no interpreter to execute (sys.executable is not set)")
         path = os.fsencode(program)
         if not os.access(path, os.X_OK):
             raise StartError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -44,7 +45,7 @@ class _Watcher:
         """Find `multiprocessing.context` as ever, and patch it once it is executed."""
         if name != "multiprocessing.context":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
@@ -68,26 +69,18 @@ def patch(context: Any = None) -> None:
     def forkserver(process: Any) -> Any:
         from procession._launch.kept import KeptHandle
 
-        return _followed(KeptHandle)(process)
+        return KeptHandle(process)
 
     def spawn(process: Any) -> Any:
         from procession._launch.kept import SpawnHandle
 
-        return _followed(SpawnHandle)(process)
+        return SpawnHandle(process)
 
     def fork(process: Any) -> Any:
         from procession._launch.forked import ForkHandle
 
-        return _followed(ForkHandle)(process)
+        return ForkHandle(process)
 
     context.ForkServerProcess._Popen = staticmethod(forkserver)
     context.SpawnProcess._Popen = staticmethod(spawn)
     context.ForkProcess._Popen = staticmethod(fork)
-
-
-def _followed(kind: Any) -> Any:
-    """Make our own default context follow the standard one: under `run` there is one default."""
-    from procession import context
-
-    context.follows_standard = True
-    return kind

@@ -88,7 +88,9 @@ def receive(sock: Socket, flags: int = 0) -> tuple[Any, list[int]] | None:
     fds = _descriptors(ancillary)
     if got & _socket.MSG_CTRUNC:
         close_all(fds)
-        raise TooManyDescriptors(errno.EMFILE, "no free descriptor to receive one from the keeper (ulimit -n)")
+        raise TooManyDescriptors(
+            errno.EMFILE, "no free descriptor to receive one from the keeper (ulimit -n)"
+        )
     if not data:
         close_all(fds)
         return None
@@ -142,16 +144,16 @@ def receive_frame(sock: Socket) -> tuple[dict[str, Any], bytearray, list[int]] |
     return header, data[end + extra :], fds
 
 
-def _receive_at_least(
-    sock: Socket, size: int, data: bytearray, fds: list[int]
-) -> bytearray | None:
+def _receive_at_least(sock: Socket, size: int, data: bytearray, fds: list[int]) -> bytearray | None:
     while len(data) < size:
         chunk, ancillary, got, _ = sock.recvmsg(
             max(65536, min(size - len(data), 1 << 20)), _ROOM, _socket.MSG_CMSG_CLOEXEC
         )
         fds += _descriptors(ancillary)
         if got & _socket.MSG_CTRUNC:
-            raise TooManyDescriptors(errno.EMFILE, "no free descriptor for what start() passed on (ulimit -n)")
+            raise TooManyDescriptors(
+                errno.EMFILE, "no free descriptor for what start() passed on (ulimit -n)"
+            )
         if not chunk:
             return None
         data += chunk

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from procession._wire.messages import BY_VALUE
 
+
 class MainPlan(NamedTuple):
     """What is to be done about `__main__` in a child.
 

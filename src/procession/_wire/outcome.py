@@ -41,7 +41,9 @@ def load_outcome(blob: bytes) -> Outcome:
     kind, *rest = pickle.loads(blob)
     if kind == "remote":
         description, why = rest
-        return Outcome(None, RemoteError(*description, f"it cannot be pickled: {why}"))
+        module, qualname, message, text = description
+        why = f"it cannot be pickled: {why}"
+        return Outcome(None, RemoteError(module, qualname, message, text, why))
     try:
         if kind == "value":
             return Outcome(pickle.loads(rest[0]), None)
@@ -52,7 +54,8 @@ def load_outcome(blob: bytes) -> Outcome:
         why = f"it cannot be unpickled: {_words(failure)}"
         if kind == "value":
             return Outcome(None, ResultNotPicklable(f"the result arrived, but {why}"))
-        return Outcome(None, RemoteError(*rest[1], why))
+        module, qualname, message, text = rest[1]
+        return Outcome(None, RemoteError(module, qualname, message, text, why))
     return Outcome(None, error)
 
 

@@ -132,12 +132,10 @@ def _pickler_class() -> type[Any]:
                     runs again in the child: below its guard it defines things that the child lacks.
             """
 
-            def __init__(
-                self, file: Any, names: set[str] | None, *, ships: bool = False
-            ) -> None:
+            def __init__(self, file: Any, names: set[str] | None, *, ships: bool = False) -> None:
                 # what was registered with multiprocessing's pickler counts here, too; the C pickler
                 # looks at the table when it is made, not later
-                self.dispatch_table = self.dispatch_table.new_child(
+                self.dispatch_table: Any = cloudpickle.CloudPickler.dispatch_table.new_child(
                     dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
                 )
                 super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
@@ -211,7 +209,7 @@ def _shipped(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _reduce_function(function: types.FunctionType, home: str, shipped: dict[str, Any]) -> Any:
-    cells = []
+    cells: list[tuple[Any, ...]] = []
     for cell in function.__closure__ or ():
         try:
             cells.append((cell.cell_contents,))
@@ -364,7 +362,9 @@ def _explained(error: Exception, process: Any) -> Exception:
         }
     )
     where = f"{path} (a {type(culprit).__qualname__})" if path else "something in it"
-    return _same_kind(error, f"process {process._name!r}: {where} cannot be pickled: {_words(error)}")
+    return _same_kind(
+        error, f"process {process._name!r}: {where} cannot be pickled: {_words(error)}"
+    )
 
 
 def _words(error: Exception) -> str:
@@ -434,4 +434,3 @@ def _pickles(value: Any) -> bool:
     except Exception:
         return False
     return True
-
