@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,21 +131,28 @@ def files(folder: str) -> set[str]:
 
 
 def users(path: str) -> set[int]:
-    """Processes that have a file open or mapped."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (
-            path.encode() in _read(int(entry), "maps") or path in _targets(int(entry))
-        ):
-            found.add(int(entry))
-    return found
+    """Processes that have a file open or mapped.
+
+    By its inode: glibc makes a named semaphore under another name and links it afterwards.
+    """
+    try:
+        inode = os.stat(path).st_ino
+    except OSError:
+        return set()
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _uses(entry, inode)}
 
 
-def _targets(pid: int) -> Iterator[str]:
+def _uses(pid: str, inode: int) -> bool:
+    words = str(inode).encode()
+    for line in _read(int(pid), "maps").splitlines():
+        if b"/dev/shm/" in line and line.split()[4] == words:
+            return True
     with contextlib.suppress(OSError):
         for entry in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                yield os.readlink(f"/proc/{pid}/fd/{entry}")
+                if os.stat(f"/proc/{pid}/fd/{entry}").st_ino == inode:
+                    return True
+    return False
 
 
 def kept_descriptors() -> set[int]:

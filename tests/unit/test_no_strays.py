@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import witness
 
 LEFT = {
     "a child": ("import subprocess; subprocess.Popen(['sleep', '60'])", "sleep 60"),
@@ -49,6 +52,22 @@ def test_what_is_left_behind_is_named(what: str, tmp_path: Path, root: Path) -> 
 def test_a_tidy_test_passes(tmp_path: Path, root: Path) -> None:
     code = "import subprocess; subprocess.run(['true'], check=True)"
     assert "1 passed in" in run(f"{QUICK}def test_it():\n    {code}\n", tmp_path, root)
+
+
+def test_what_others_use_is_not_ours() -> None:
+    here, there = os.pipe()
+    lock = multiprocessing.get_context("spawn").Lock()  # spawn's semaphores keep their name
+    pid = os.fork()
+    if pid == 0:
+        os.read(here, 1)
+        os._exit(0)
+    try:
+        name = f"/dev/shm/sem.{lock._semlock.name.lstrip('/')}"
+        assert witness.users(name) == {os.getpid(), pid}
+    finally:
+        os.close(there)
+        os.waitpid(pid, 0)
+        os.close(here)
 
 
 def run(text: str, folder: Path, root: Path) -> str:

@@ -69,7 +69,7 @@ class Keeper:
         self.owner_pid = os.getpid()
         self.owner_id = generation << 32 | index
         self.credentials = _native.credentials()
-        self.environ = dict(os.environb)
+        self.environ = dict(environ())
         self.directory = _directory()
         self.warning_filters = _filters_key()
         self.closed = False
@@ -416,6 +416,12 @@ def _directory() -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def environ() -> dict[bytes, bytes]:
+    """The environment as os.environ holds it: comparing the mapping itself takes 40 µs."""
+    data: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
+    return data
 
 
 def _filters_key() -> list[Any]:

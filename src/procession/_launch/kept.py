@@ -103,7 +103,7 @@ class KeptHandle(Handle):
         if tracker is not None:
             fds.append(tracker)
         fds += self._fds
-        environ = os.environb
+        environ = keeper_client.environ()
         changed = environ != keeper.environ
         filters = warnings.filters
         pickled = None

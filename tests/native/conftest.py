@@ -1,0 +1,3 @@
+from tests.native.people import forked, person, table
+
+__all__ = ["forked", "person", "table"]
