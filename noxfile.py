@@ -24,6 +24,13 @@ def test(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take longer than CI has."""
+    install(session)
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style."""
     install(session)
@@ -68,7 +75,7 @@ def orphan_table(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Us and the standard library in turn; writes benchmarks/RESULTS.md."""
+    """Us and the standard library in turn; with `-- --update`, writes benchmarks/RESULTS.md."""
     install(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
 

@@ -85,7 +85,7 @@ class Stray:
     Attributes:
         pid: Its process id.
         name: Its name in ps.
-        let_go: Whether that is what `multiprocessing`'s rules say; otherwise it could not be killed.
+        let_go: Whether that is what `multiprocessing`'s rules say; if not, it could not be killed.
     """
 
     pid: int

@@ -124,6 +124,7 @@ def table() -> Iterator[native.Table]:
     yield table
     table.close_fd()  # pytest keeps the object longer than the test
 
+
 @pytest.fixture
 def forked() -> Iterator[Callable[[Callable[[], object]], int]]:
     """Forks this process; the copy does something and ends. Killed and reaped with the test."""

@@ -75,8 +75,10 @@ def test_exec_after_it_was_dropped_is_none(person, table):
     one.do(f"table.drop_life({index})")
     assert table.life(index) == native.LIFE_FREE
     fd = table.fileno()
-    one.begin(f"os.set_inheritable({fd}, True); os.execv({sys.executable!r}, "
-              f"[{sys.executable!r}, *sys.orig_argv[1:3], '{fd}'])")
+    one.begin(
+        f"os.set_inheritable({fd}, True); os.execv({sys.executable!r}, "
+        f"[{sys.executable!r}, *sys.orig_argv[1:3], '{fd}'])"
+    )
     assert one.do(f"table.enter({index}, native.RUNNING)") is None  # the same process, a new image
     assert table.life(index) == native.LIFE_HELD
     one.kill()
@@ -88,10 +90,12 @@ def test_a_raw_forks_end_is_not_its_parents(person, table):
     assert one.do("os.waitpid(os.fork() or os._exit(0), 0)[1]") == 0
     assert table.life(index) == native.LIFE_HELD
     # nor does the copy have it to drop
-    one.do("pid = os.fork()\nif not pid:\n"
-           f" try:\n  table.drop_life({index})\n"
-           " except PermissionError:\n  os._exit(7)\n"
-           " os._exit(0)")
+    one.do(
+        "pid = os.fork()\nif not pid:\n"
+        f" try:\n  table.drop_life({index})\n"
+        " except PermissionError:\n  os._exit(7)\n"
+        " os._exit(0)"
+    )
     assert os.waitstatus_to_exitcode(one.do("os.waitpid(pid, 0)[1]")) == 7
     assert table.life(index) == native.LIFE_HELD
 
@@ -189,7 +193,9 @@ def test_a_watch_tells_of_a_sigkill(person, table):
 def test_a_watch_tells_of_the_death_of_a_large_process_with_threads(person, table):
     one, index = living(person, table)
     one.do("ballast = os.urandom(1) * (200 << 20); import threading")
-    one.do("[threading.Thread(target=threading.Event().wait, daemon=True).start() for _ in '12345']")
+    one.do(
+        "[threading.Thread(target=threading.Event().wait, daemon=True).start() for _ in '12345']"
+    )
     watch = watcher(person, table, index)
     watch.begin("os.eventfd_read(said)")
     one.kill()
@@ -235,9 +241,14 @@ def test_all_watches_are_told_though_the_kernel_wakes_one(person, table):
 def test_a_watch_thread_takes_no_signals_and_dies_with_its_process(person, table):
     _, index = living(person, table)
     watch = watcher(person, table, index)
-    blocked = watch.do("open(f'/proc/self/task/{max(map(int, os.listdir(\"/proc/self/task\")))}"
-                       "/status').read().split('SigBlk:')[1].split()[0]")
-    assert int(blocked, 16) | 1 << 31 | 1 << 32 == (1 << 64) - 1 & ~(1 << 8 | 1 << 18) | 1 << 31 | 1 << 32
+    blocked = watch.do(
+        'open(f\'/proc/self/task/{max(map(int, os.listdir("/proc/self/task")))}'
+        "/status').read().split('SigBlk:')[1].split()[0]"
+    )
+    assert (
+        int(blocked, 16) | 1 << 31 | 1 << 32
+        == (1 << 64) - 1 & ~(1 << 8 | 1 << 18) | 1 << 31 | 1 << 32
+    )
     watch.process.stdin.close()
     assert watch.process.wait(PATIENCE) == 0
 

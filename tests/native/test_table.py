@@ -244,7 +244,7 @@ def test_what_is_no_table_is_refused(tmp_path):
         finally:
             for fd in (reading, writing, plain):
                 os.close(fd)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
         native.Table.attach(reading)
     assert caught.value.errno == errno.EBADF
 
@@ -307,7 +307,7 @@ def test_the_mapping_goes_with_its_last_object():
     assert Path("/proc/self/maps").read_text().count(native.TABLE_NAME) == before + 1
     del other
     assert Path("/proc/self/maps").read_text().count(native.TABLE_NAME) == before
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 
 

@@ -17,7 +17,7 @@ whom, who lived how long and how each one ended.
   -h, --help    show this help
   --version     show the version
 
-stdout, arguments, exit code and tracebacks are the program's own; 128+n says that signal n ended it.
+stdout, arguments, exit code and tracebacks are the program's own; 128+n: ended by signal n.
 Exit code 125: procession itself could not do what was asked; one line on stderr says why.
 """
 

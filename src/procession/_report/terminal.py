@@ -107,7 +107,8 @@ def picture(timeline: Timeline, look: Look) -> str:
         colour = "32" if row.span.ended_well else "31"
         lines.append(line(name, pid, ending, scale.bar(row.span, look.signs), colour))
     lines += [
-        f"{'let go' if stray.let_go else 'could not be killed'}: {clean(stray.name)} (pid {stray.pid})"
+        f"{'let go' if stray.let_go else 'could not be killed'}: "
+        f"{clean(stray.name)} (pid {stray.pid})"
         for stray in timeline.strays
     ]
     return "\n".join(lines) + "\n"
