@@ -59,6 +59,7 @@ def test_what_others_use_is_not_ours() -> None:
     lock = multiprocessing.get_context("spawn").Lock()  # spawn's semaphores keep their name
     pid = os.fork()
     if pid == 0:
+        os.close(there)  # else it waits for itself
         os.read(here, 1)
         os._exit(0)
     try:
