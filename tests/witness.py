@@ -136,21 +136,22 @@ def users(path: str) -> set[int]:
     By its inode: glibc makes a named semaphore under another name and links it afterwards.
     """
     try:
-        inode = os.stat(path).st_ino
+        file = os.stat(path)
     except OSError:
         return set()
-    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _uses(entry, inode)}
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _uses(entry, file)}
 
 
-def _uses(pid: str, inode: int) -> bool:
-    words = str(inode).encode()
+def _uses(pid: str, file: os.stat_result) -> bool:
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    words = [device.encode(), str(file.st_ino).encode()]
     for line in _read(int(pid), "maps").splitlines():
-        if b"/dev/shm/" in line and line.split()[4] == words:
+        if b"/dev/shm/" in line and line.split()[3:5] == words:
             return True
     with contextlib.suppress(OSError):
         for entry in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{pid}/fd/{entry}").st_ino == inode:
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{entry}"), file):
                     return True
     return False
 
