@@ -5,8 +5,9 @@
     python tests/conformance/check.py --update            store what passes now and did not before
 
 `passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
-removed by this tool. `unstable.txt` names tests that the standard library itself fails now and
-then: they are not stored. Exit status 1 if a stored test does not pass.
+removed by this tool. Not stored: what `unstable.txt` names, which the standard library itself
+fails now and then, and what `private_internals.txt` names, which looks at CPython's insides. Exit
+status 1 if a stored test does not pass.
 """
 
 from __future__ import annotations
@@ -125,14 +126,14 @@ def judge(method: str, results: Results) -> Verdict:
     passed = by_status.pop("passed", [])
     skipped = by_status.pop("skipped", [])
     failed = sorted(test for tests in by_status.values() for test in tests)
-    unstable = read(HERE / "unstable.txt")
+    excused = read(HERE / "unstable.txt") | read(HERE / "private_internals.txt")
 
-    def is_stable(test: str) -> bool:
-        return not any(fnmatch.fnmatchcase(test, pattern) for pattern in unstable)
+    def counts(test: str) -> bool:
+        return not any(fnmatch.fnmatchcase(test, pattern) for pattern in excused)
 
-    before = {test for test in read(stored(method)) if is_stable(test)}
+    before = set(filter(counts, read(stored(method))))
     lost = sorted(before.intersection(failed))
-    gained = sorted(filter(is_stable, set(passed) - before))
+    gained = sorted(filter(counts, set(passed) - before))
     return Verdict(method, len(results), passed, skipped, failed, lost, gained, results)
 
 
