@@ -16,6 +16,8 @@ import pytest
 
 import procession
 from procession import Ending, How
+from procession._launch import keeper_client
+from procession._wire import channel, messages
 from tests.contract import targets
 from tests.contract.programs import (
     each_kept_method,
@@ -316,6 +318,23 @@ def test_an_ending_can_be_compared_hashed_pickled_and_not_changed() -> None:
         ending.exitcode = 0  # type: ignore[misc]
     assert How("signaled") is How.SIGNALED
     assert ending.how == "signaled"
+
+
+def test_a_child_that_is_killed_while_it_registers_takes_nobody_along() -> None:
+    # the child's end of the socket is closed before the guard answers
+    keeper = keeper_client.ensure(zygote=False)
+    index, generation = keeper.table.claim()
+    ours, theirs = channel.message_pair()
+    ours.close()
+    pidfd = os.pidfd_open(os.getpid())
+    with theirs:
+        channel.send(
+            keeper.door,
+            (messages.REGISTER, index, generation),
+            [pidfd, theirs.fileno()],
+        )
+    os.close(pidfd)
+    assert ended(start("fork", targets.give, 1)).how is How.RETURNED
 
 
 @pytest.mark.parametrize(

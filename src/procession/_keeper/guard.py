@@ -221,7 +221,10 @@ class Guard:
         self._forked[pidfd] = (pid, index, generation)
         self._watch(pidfd, lambda: self._forked_child_ended(pidfd))
         with channel.adopt(answer) as sock:
-            channel.send(sock, ("registered",))
+            try:
+                channel.send(sock, ("registered",))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # killed while it asked
 
     def _forked_child_ended(self, pidfd: int) -> bool:
         """A child of start method fork ended; its own parent reaps it and says how."""
