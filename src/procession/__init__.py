@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import *  # noqa: F403
 
+    from procession._launch.recording import Recording, record
     from procession.context import (
         AuthenticationError,
         BufferTooShort,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         KeeperLost,
         ProcessDied,
         ProcessionError,
+        RecordingError,
         StartError,
         StillRunning,
     )
@@ -81,8 +83,11 @@ _FROM_MODULES = {
     "KeeperLost": "errors",
     "ProcessDied": "errors",
     "ProcessionError": "errors",
+    "RecordingError": "errors",
     "StartError": "errors",
     "StillRunning": "errors",
+    "Recording": "_launch.recording",
+    "record": "_launch.recording",
 }
 
 __all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604

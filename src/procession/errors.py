@@ -15,6 +15,7 @@ __all__ = [
     "KeeperLost",
     "ProcessDied",
     "ProcessionError",
+    "RecordingError",
     "RemoteError",
     "ResultNotPicklable",
     "StartError",
@@ -38,6 +39,10 @@ class KeeperLost(ProcessionError, RuntimeError):
 
     Raised once, by the next ``start()``; the ``start()`` after that gets a new keeper.
     """
+
+
+class RecordingError(ProcessionError, ValueError):
+    """A file is no recording, or the program is recorded already; the text says which."""
 
 
 class StillRunning(ProcessionError, TimeoutError):

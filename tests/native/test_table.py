@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -378,3 +379,51 @@ def test_arguments_out_of_range_are_refused(table):
         ask(table, 0, 1, "text")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         native.Table()
+
+
+# --- what a process is doing ------------------------------------------------------------------------
+
+
+def test_a_wait_is_seen_by_others_until_it_is_over(table, person):
+    index, generation = in_use(table, native.RUNNING)
+    other = person(table)
+    before = time.monotonic_ns()
+    places = [table.begin_wait(index, 5 << 32 | 4), table.begin_wait(index, 6 << 32 | 7)]
+    seen = other.do(f"table.waits({index})")
+    assert [whom for whom, _ in seen] == [5 << 32 | 4, 6 << 32 | 7]
+    assert all(before <= since <= time.monotonic_ns() for _, since in seen)
+    table.end_wait(index, places[0])
+    assert [whom for whom, _ in other.do(f"table.waits({index})")] == [6 << 32 | 7]
+    table.end_wait(index, places[1])
+    assert table.waits(index) == []
+
+
+def test_more_waits_than_there_are_places_go_unseen_and_nothing_is_lost(table):
+    index, _ = in_use(table, native.RUNNING)
+    places = [table.begin_wait(index, n) for n in (1, 2, 3, 4)]
+    assert places[3] == -1
+    table.end_wait(index, places[3])
+    assert [whom for whom, _ in table.waits(index)] == [1, 2, 3]
+    with pytest.raises(IndexError, match="a slot has 3"):
+        table.end_wait(index, 3)
+
+
+def test_the_next_process_of_a_slot_waits_for_nobody(table):
+    index, generation = in_use(table, native.RUNNING)
+    table.begin_wait(index, 9)
+    assert table.code_ended(index, 77) == table.code_ended(index) == 77
+    table.end(index, 0, 0, 0, 0)
+    table.free(index, generation)
+    while table.claim() != (index, generation + 1):
+        pass
+    assert table.waits(index) == []
+    assert table.code_ended(index) == 0
+
+
+def test_that_it_is_recorded_is_known_to_all(table, person):
+    other = person(table)
+    assert not other.do("table.recorded()")
+    table.set_recorded(True)
+    assert other.do("table.recorded()")
+    table.set_recorded(False)
+    assert not other.do("table.recorded()")

@@ -14,7 +14,7 @@ import sys
 
 from procession import _native
 from procession._child import inherited
-from procession._wire import channel
+from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
                 resource_tracker._resource_tracker._fd = rest.pop(0)  # type: ignore[attr-defined]
             inherited.fds[:] = rest
             place.table.run(place.index)
+            say_started(place)
             _native.set_process_name(header["comm"])
             _take_surroundings(header["surroundings"])
             process = _unpickle(header, payload)
@@ -141,6 +142,19 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
     finally:
         if not header["exec"]:
             ending.run_exit_functions()
+
+
+def say_started(place: Seat) -> None:
+    """Tell the recording, where there is one, that this process's code begins.
+
+    It need not arrive: what nobody told is told at the process's end.
+    """
+    if place.table.recorded():
+        message = (messages.STARTED, place.index, place.generation)
+        try:
+            channel.send(place.door, message, (), channel.DONT_WAIT)
+        except OSError:
+            pass
 
 
 def _exit_status(leaving: SystemExit) -> int:

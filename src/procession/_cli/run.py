@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+import procession
 from procession import _native
 from procession._kernel import procfs
 from procession._recording import writer
@@ -29,12 +30,22 @@ KILL_LIMIT = 2.0  # seconds until what does not die is reported instead of waite
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def run(program: Sequence[str], *, quiet: bool) -> int:
+def run(
+    program: Sequence[str],
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    output: str | None = None,
+    force: bool = False,
+) -> int:
     """Run a program to its end and draw its picture.
 
     Args:
         program: What follows `python` on a command line.
         quiet: Draw nothing.
+        verbose: Also say what of `multiprocessing` stayed standard.
+        output: File for the recording; ``None``: it is kept only until the picture is drawn.
+        force: Overwrite that file.
 
     Returns:
         The exit code: the program's own, or 128 + n where signal n ended it.
@@ -44,8 +55,7 @@ def run(program: Sequence[str], *, quiet: bool) -> int:
     flags = interpreter_flags()
     if refused := {"-E", "-I", "-S"} & set(flags):
         fail(f"{', '.join(refused)} keeps procession out of the program; leave it away")
-    recording = os.memfd_create("procession-recording", os.MFD_CLOEXEC)
-    fcntl.fcntl(recording, fcntl.F_SETFL, fcntl.fcntl(recording, fcntl.F_GETFL) | os.O_APPEND)
+    recording = _open_recording(output, force)
     _native.set_subreaper(True)
     started = time.monotonic()
     main = -1
@@ -59,9 +69,10 @@ def run(program: Sequence[str], *, quiet: bool) -> int:
     # the terminal sends these to main as well; a handler, not SIG_IGN, which main would inherit
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
-    _write(
-        recording, "recording.started", format=1, at=started, clock="monotonic", wall=time.time()
-    )
+    command = writer.argument_list([*flags, *program])
+    head = writer.head(started, time.time(), procession.__version__, command)
+    if not writer.append(recording, head):
+        fail(f"cannot write {output!r}: its file system is full")
     try:
         main = os.posix_spawn(
             sys.executable,
@@ -71,15 +82,22 @@ def run(program: Sequence[str], *, quiet: bool) -> int:
         )
     except OSError as error:
         fail(f"cannot start {sys.executable!r}: {error.strerror}")
-    status = _wait_for(main)
+    status, used = _wait_for(main)
+    _write(  # not before main has ended: making it costs an import that main would wait for
+        recording,
+        "program.started",
+        started,
+        pid=main,
+        parent_pid=os.getpid(),
+        program=name(program),
+    )
     _write(
         recording,
         "program.exited",
         pid=main,
-        name=_name(program),
-        started=started,
-        at=time.monotonic(),
         exitcode=os.waitstatus_to_exitcode(status),
+        cpu=round(used.ru_utime + used.ru_stime, 6),
+        max_rss=used.ru_maxrss * 1024,
     )
     _wait_for_guards()
     if os.WIFSIGNALED(status) or _was_killed(recording, main):
@@ -87,7 +105,7 @@ def run(program: Sequence[str], *, quiet: bool) -> int:
     else:
         _let_go(recording)
     if not quiet:
-        _draw(recording)
+        _draw(recording, output, verbose)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -110,18 +128,35 @@ def _environment(recording: int) -> dict[str, str]:
     return environ
 
 
-def _name(program: Sequence[str]) -> str:
+def _open_recording(output: str | None, force: bool) -> int:
+    """A descriptor that appends: several guards and this process write to it."""
+    from procession._cli.app import fail
+
+    if output is None:
+        recording = os.memfd_create("procession-recording", os.MFD_CLOEXEC)
+        fcntl.fcntl(recording, fcntl.F_SETFL, fcntl.fcntl(recording, fcntl.F_GETFL) | os.O_APPEND)
+        return recording
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(output, flags | (os.O_TRUNC if force else os.O_EXCL), 0o666)
+    except FileExistsError:
+        fail(f"there is a file {output!r} already; --force overwrites it")
+    except OSError as error:
+        fail(f"cannot make {output!r}: {error.strerror}")
+
+
+def name(program: Sequence[str]) -> str:
     if program[0] in ("-m", "-c"):
         return program[1] if program[0] == "-m" else "-c"
     return os.path.basename(program[0]) or program[0]
 
 
-def _wait_for(main: int) -> int:
-    """Reap until main has ended; its wait status."""
+def _wait_for(main: int) -> tuple[int, Any]:
+    """Reap until main has ended; its wait status, and what it used."""
     while True:
-        pid, status = os.waitpid(-1, 0)
+        pid, status, used = os.wait4(-1, 0)
         if pid == main:
-            return status
+            return status, used
 
 
 def _wait_for_guards() -> None:
@@ -147,14 +182,15 @@ def _reap() -> bool:
 
 def _was_killed(recording: int, main: int) -> bool:
     """Whether main's guard saw it end without Python's own end (``os._exit``, say)."""
+    from procession import events
     from procession._recording import reader
 
     ends = [
-        event
-        for event in reader.events(_contents(recording))
-        if event.get("event") == "program.ended" and event.get("pid") == main
+        event.how
+        for event in reader.read(_contents(recording))
+        if isinstance(event, events.ProgramEnded) and event.pid == main
     ]
-    return bool(ends) and ends[-1].get("how") != "normal"
+    return bool(ends) and ends[-1] != "normal"
 
 
 def _end_what_is_left(recording: int) -> None:
@@ -179,23 +215,21 @@ def _let_go(recording: int) -> None:
 
 def _tell_of(recording: int, event: str) -> None:
     for pid in procfs.children(os.getpid()):
-        _write(recording, event, pid=pid, name=procfs.name_of(pid), at=time.monotonic())
+        _write(recording, event, pid=pid, comm=procfs.name_of(pid))
 
 
-def _write(recording: int, event: str, **fields: Any) -> None:
-    os.write(recording, writer.line({"event": event, **fields}))
+def _write(recording: int, event: str, at: float | None = None, **fields: Any) -> None:
+    line = writer.line(event, time.monotonic() if at is None else at, 0, **fields)
+    writer.append(recording, b"\n" + line)  # a guard's last line may have been cut by a full disk
 
 
 def _contents(recording: int) -> bytes:
     return os.pread(recording, os.fstat(recording).st_size, 0)
 
 
-def _draw(recording: int) -> None:
-    from procession import lifeline
-    from procession._recording import reader
-    from procession._report import terminal
+def _draw(recording: int, output: str | None, verbose: bool) -> None:
+    from procession._cli import show
 
-    timeline = lifeline.Timeline.from_events(reader.events(_contents(recording)))
     sys.stdout.flush()
-    sys.stderr.write(terminal.picture(timeline, terminal.Look.of(sys.stderr)))
+    show.draw(_contents(recording), sys.stderr, path=output, verbose=verbose)
     sys.stderr.flush()

@@ -54,7 +54,7 @@ class Guard:
         self._main_pidfd = main_pidfd
         self._config = config
         self._ledger = Ledger(table, config)
-        self._reaper = Reaper(table, self._ledger.ended)
+        self._reaper = Reaper(table, self._ledger.ended, self._ledger.recorder.stopped)
         self._owners: dict[int, tuple[channel.Socket, int]] = {}
         self._zygotes: dict[int, tuple[int, channel.Socket]] = {}
         """Channel's descriptor → (pid, channel); the last one started serves."""
@@ -127,6 +127,8 @@ class Guard:
         (kind, *rest), _ = received
         if kind == messages.ENDED:
             self._ledger.ended(*rest)
+        elif kind in (messages.STOPPED, messages.CONTINUED):
+            self._ledger.recorder.stopped(kind, *rest)
         elif kind == messages.RETIRED:
             self._config["skip"] += rest
         return True
@@ -206,6 +208,28 @@ class Guard:
             self._ledger.answer(asker, *rest)
         elif kind == messages.GOODBYE:
             self._goodbye = (rest[0], channel.adopt(fds[0]))
+        else:
+            self._tell_recorder(kind, rest, fds)
+
+    def _tell_recorder(self, kind: str, rest: list[Any], fds: list[int]) -> None:
+        recorder = self._ledger.recorder
+        if kind == messages.STARTED:
+            recorder.seen(*rest)
+        elif kind == messages.WAITED:
+            recorder.waited(*rest)
+        elif kind == messages.WAITS:
+            recorder.waits(*rest)
+        elif kind == messages.CODE_ENDED:
+            recorder.code_ended(*rest)
+        elif kind == messages.RECORD:
+            recorder.begin(fds[0])
+        elif kind == messages.RECORD_NO_MORE:
+            recorder.end()
+            with channel.adopt(fds[0]) as asker:
+                try:
+                    channel.send(asker, ("written",))
+                except OSError:
+                    pass  # it did not wait for it
 
     def _welcome(self, owner: int, link: channel.Socket) -> None:
         self._owners[link.fileno()] = (link, owner)

@@ -9,21 +9,13 @@ import os
 import time
 
 from procession import _native
-from procession._kernel import procfs
-from procession._recording import writer
+from procession._keeper.recorder import Recorder
 from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-METHODS = {
-    _native.FORKSERVER: "forkserver",
-    _native.SPAWN: "spawn",
-    _native.FORK: "fork",
-}
-HOWS = {_native.RETURNED: "returned", _native.RAISED: "raised", _native.EXITED: "exited"}
 
 
 def identity(index: int, generation: int) -> int:
@@ -37,27 +29,23 @@ class Ledger:
     Args:
         table: The program's table of processes.
         config: What main said in BEGIN: pid, name, and the recording's descriptor or -1.
+
+    Attributes:
+        recorder: Tells the recording, where there is one.
     """
 
     def __init__(self, table: _native.Table, config: dict[str, Any]) -> None:
         self._table = table
-        self._main_pid: int = config["pid"]
-        self._recording: int = config["recording"]
         self._outcomes: dict[int, bytes | int] = {}
         self._unreleased: list[tuple[int, int]] = []
         self._sweep_at = 64
         self._forked_dead: dict[int, tuple[int, int, int | None]] = {}
-        self._seen_ending: dict[int, float] = {}
+        self._seen_ending: dict[int, int] = {}
         self._killed_owners: set[int] = set()
         self.owner_ids: set[int] = set()
-        self._write(
-            {
-                "event": "program.started",
-                "pid": self._main_pid,
-                "name": config["name"],
-                "at": time.monotonic(),
-            }
-        )
+        self.recorder = Recorder(table, config["pid"], config["name"])
+        if config["recording"] >= 0:
+            self.recorder.begin(config["recording"])
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -72,7 +60,7 @@ class Ledger:
             if row[7] == _native.HOW_NONE:
                 self._killed_owners.add(me)
         if row[10]:  # a spare that was never asked for is nobody's business
-            self._record(me, row)
+            self.recorder.reaped(me, index, row, self._seen_ending.pop(me, None))
         self._unreleased.append((index, generation))
         self._sweep()
 
@@ -82,12 +70,10 @@ class Ledger:
         The status is taken from the kernel too where it can be, for when main never asks.
         """
         # its parent may reap it much later; until then it is a zombie, and not alive
-        self._seen_ending[identity(index, generation)] = time.monotonic()
-        self._forked_dead[identity(index, generation)] = (
-            index,
-            generation,
-            _native.pidfd_exit_status(pidfd),
-        )
+        me, now_ns = identity(index, generation), time.monotonic_ns()
+        self._seen_ending[me] = now_ns
+        self._forked_dead[me] = index, generation, _native.pidfd_exit_status(pidfd)
+        self.recorder.ended(me, index, now_ns)
         self._settle_forked(final=False)
 
     def _settle_forked(self, *, final: bool) -> None:
@@ -162,65 +148,11 @@ class Ledger:
         if isinstance(outcome, int):
             os.close(outcome)
 
-    # --- the recording ---------------------------------------------------------------------
+    # --- the end of the program ------------------------------------------------------------
 
     def close(
         self, how: str, *, unkillable: Sequence[int] = (), let_go: Sequence[int] = ()
     ) -> None:
         """The program is over: the last lines of the recording."""
         self._settle_forked(final=True)
-        now = time.monotonic()
-        for event, pids in (("process.unkillable", unkillable), ("process.let_go", let_go)):
-            for pid in pids:
-                status = procfs.stat(pid)
-                if status is not None and status.state not in "ZX":
-                    self._write({"event": event, "pid": pid, "name": status.comm, "at": now})
-        self._write({"event": "program.ended", "pid": self._main_pid, "how": how, "at": now})
-
-    def _record(self, me: int, row: tuple[Any, ...]) -> None:
-        seen = self._seen_ending.pop(me, None)
-        if self._recording < 0:
-            return
-        (_, _, pid, _, owner, method, flags, how, _, status) = row[:10]
-        asked_ns, running_ns, ended_ns, utime_ns, stime_ns, max_rss = row[10:16]
-        killer, _, name, target, text = row[16:]
-        signal = None
-        if flags & _native.FLAG_LOST:
-            way, code = "lost", None
-        elif os.WIFSIGNALED(status):
-            signal = os.WTERMSIG(status)
-            way, code = "out_of_memory" if flags & _native.FLAG_OOM else "signaled", -signal
-        else:
-            way, code = HOWS.get(how, "exited"), os.WEXITSTATUS(status)
-        self._write(
-            {
-                "event": "process.ended",
-                "id": me,
-                "parent": 0 if owner & 0xFFFFFFFF == messages.MAIN_SLOT else owner,
-                "program": self._main_pid,
-                "pid": pid,
-                "name": name.decode("utf-8", "replace"),
-                "target": target.decode("utf-8", "replace"),
-                "method": METHODS.get(method, "?"),
-                "daemon": bool(flags & _native.FLAG_DAEMON),
-                "asked": asked_ns / 1e9,
-                "running": running_ns / 1e9 if running_ns else None,
-                "ended": ended_ns / 1e9 if seen is None else min(seen, ended_ns / 1e9),
-                "reaped": time.monotonic() if seen is None else ended_ns / 1e9,
-                "how": way,
-                "exitcode": code,
-                "signal": signal,
-                "text": text.decode("utf-8", "replace"),
-                "cpu": (utime_ns + stime_ns) / 1e9,
-                "max_rss": max_rss,
-                "by": killer or None,
-            }
-        )
-
-    def _write(self, event: dict[str, Any]) -> None:
-        if self._recording < 0:
-            return
-        try:
-            os.write(self._recording, writer.line(event))
-        except OSError:
-            self._recording = -1  # its file system is full or gone: the program matters more
+        self.recorder.program_ended(how, unkillable, let_go)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from procession import _native
 from procession._kernel import memory
@@ -23,11 +24,19 @@ class Reaper:
     Args:
         table: The program's table of processes.
         on_end: Called with (index, generation) of each process of the table that has ended.
+        on_stop: Called with "stopped" or "continued", (index, generation) and the time of each one
+            that was, while a recording is written.
     """
 
-    def __init__(self, table: _native.Table, on_end: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        table: _native.Table,
+        on_end: Callable[[int, int], None],
+        on_stop: Callable[[str, int, int, int], None],
+    ) -> None:
         self._table = table
         self._on_end = on_end
+        self._on_stop = on_stop
         self._oom_kills = memory.oom_kills()
         self.children: dict[int, tuple[int, int]] = {}
         """Pid → (index, generation) of the processes of the table that are to be reaped here."""
@@ -36,6 +45,8 @@ class Reaper:
 
     def reap(self) -> bool:
         """Reap all that have ended; false when this process has no child left at all."""
+        if self._table.recorded():
+            self._see_stops()
         while True:
             try:
                 dead = _native.peek_child()
@@ -50,6 +61,19 @@ class Reaper:
             os.waitpid(pid, 0)
             if place is not None:
                 self._on_end(*place)
+
+    def _see_stops(self) -> None:
+        while True:
+            try:
+                seen = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            place = self.children.get(seen.si_pid)
+            if place is not None:
+                kind = "continued" if seen.si_code == os.CLD_CONTINUED else "stopped"
+                self._on_stop(kind, *place, time.monotonic_ns())
 
     def _tell(
         self, place: tuple[int, int], status: int, utime_ns: int, stime_ns: int, max_rss_kib: int

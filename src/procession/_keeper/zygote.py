@@ -75,7 +75,7 @@ class Zygote:
         self._guard = guard
         self._guard_pidfd = os.pidfd_open(os.getppid())
         self._owners: dict[int, Owner] = {}
-        self._reaper = Reaper(table, self._ended)
+        self._reaper = Reaper(table, self._ended, self._stopped)
         self._signals = _native.signalfd([signal.SIGCHLD])
         self._epoll = select.epoll()
         self._warm_ups: list[Callable[[], None]] = [spares.warm_up]
@@ -206,6 +206,12 @@ class Zygote:
             channel.send(self._guard, (messages.ENDED, index, generation))
         except (BrokenPipeError, ConnectionResetError):
             pass  # the guard is dead: its pidfd is about to say so
+
+    def _stopped(self, kind: str, index: int, generation: int, at_ns: int) -> None:
+        try:
+            channel.send(self._guard, (kind, index, generation, at_ns))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def _end_spares(self) -> None:
         """The program is over: the spares that nobody used go, the children stay."""

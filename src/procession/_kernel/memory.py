@@ -15,6 +15,15 @@ def oom_kills() -> int:
 
     Source: cgroups(7); Documentation/admin-guide/cgroup-v2.rst, "memory.events".
     """
+    return _count() or 0
+
+
+def oom_kills_are_counted() -> bool:
+    """Whether this process's cgroup can be asked."""
+    return _count() is not None
+
+
+def _count() -> int | None:
     for path in _counters():
         try:
             with open(path, encoding="ascii", errors="replace") as file:
@@ -24,7 +33,7 @@ def oom_kills() -> int:
                         return int(value)
         except OSError:
             continue
-    return 0
+    return None
 
 
 def _counters() -> list[str]:

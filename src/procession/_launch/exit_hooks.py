@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from procession._launch import keeper_client, stopping
 from procession._launch.handle import Handle
+from procession._wire import messages
 
 GOODBYE_LIMIT = 2.0  # seconds main waits for its keeper to finish; it needs milliseconds
+
+FIRST = 1 << 30  # exit priority before that of anything else
 
 _installed_in = 0
 
@@ -19,16 +23,27 @@ _installed_in = 0
 def install() -> None:
     """Register this process's hooks with multiprocessing's exit function, once.
 
-    The first runs after every other finalizer that is due before the daemons are terminated
-    (pools, managers), the second after the last child was joined.
+    The first runs before every other finalizer, the second after all that are due before the
+    daemons are terminated (pools, managers), the third after the last child was joined.
     """
     global _installed_in
     if _installed_in != os.getpid():
         from multiprocessing import util
 
         _installed_in = os.getpid()
+        util.Finalize(None, _note_code_ended, exitpriority=FIRST)
         util.Finalize(None, _end_children, exitpriority=0)
         util.Finalize(None, _say_goodbye, exitpriority=-1000)
+
+
+def _note_code_ended() -> None:
+    """This process's own code has ended: from here on it waits for what it started (G13)."""
+    keeper = keeper_client.existing()
+    if keeper is not None and not keeper.closed:
+        now_ns = time.monotonic_ns()
+        keeper.table.code_ended(keeper.index, now_ns)
+        if keeper.table.recorded():
+            keeper.tell(messages.CODE_ENDED, keeper.owner_id, now_ns)
 
 
 def _end_children() -> None:

@@ -195,6 +195,7 @@ def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn
         if not _register(seat):
             os._exit(code)  # the guard is gone, so is main: nothing may start any more
         seat.table.run(seat.index)
+        bootstrap.say_started(seat)
         last_words = ending.LastWords(seat)
         try:
             code = bootstrap.enter(seat, process, owner, last_words)

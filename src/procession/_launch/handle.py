@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _native
 from procession._launch import keeper_client
+from procession._wire import messages
 from procession._wire.outcome import load_outcome
 from procession.ending import Ending, How, Rusage, from_status
 
@@ -26,6 +27,7 @@ _HOWS = {
     _native.RAISED: How.RAISED,
     _native.EXITED: How.EXITED,
 }
+_TOLD_AFTER = 0.005  # seconds; most waits are over by then, and are told once instead of twice
 _KEEPER_GRACE_NS = 2_000_000_000  # what a zygote gets to end everything when the guard was killed
 
 
@@ -101,10 +103,35 @@ class Handle:
             The exit code, or ``None`` when the time was over.
         """
         if self.returncode is None:
-            if not self._wait_ended(timeout):
+            if not self._wait_seen(timeout):
                 return None
             self._settle()
         return self.returncode
+
+    def _wait_seen(self, timeout: float | None) -> bool:
+        """Wait, with a note of it in this process's own slot for whoever looks on, and a word to
+        the recording where there is one.
+        """
+        if (timeout is not None and timeout <= 0) or self._has_ended():
+            return self._wait_ended(timeout)
+        keeper, table = self._keeper, self._keeper.table
+        whom = self._generation << 32 | self._index
+        place = table.begin_wait(keeper.index, whom)
+        began_ns = time.monotonic_ns()
+        try:
+            if timeout is not None and timeout < _TOLD_AFTER:
+                return self._wait_ended(timeout)
+            if not table.recorded():
+                return self._wait_ended(timeout)
+            if self._wait_ended(_TOLD_AFTER):
+                return True
+            keeper.tell(messages.WAITS, keeper.owner_id, whom, began_ns)
+            return self._wait_ended(None if timeout is None else timeout - _TOLD_AFTER)
+        finally:
+            table.end_wait(keeper.index, place)
+            if table.recorded():
+                now_ns = time.monotonic_ns()
+                keeper.tell(messages.WAITED, keeper.owner_id, whom, began_ns, now_ns)
 
     def _has_ended(self) -> bool:
         return self._keeper.table.state(self._index, self._generation) in (

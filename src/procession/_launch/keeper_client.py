@@ -23,9 +23,12 @@ from procession._wire import channel, messages
 from procession.errors import KeeperLost, StartError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from procession._child.bootstrap import Seat
 
 SLICE_NS = 1_000_000_000  # a wait looks this often whether there is still a keeper to end it
+_ROOM_LIMIT_MS = 1000
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 preload: list[str] = []
@@ -196,6 +199,28 @@ class Keeper:
 
     # --- what is asked of the guard ---------------------------------------------------------
 
+    def tell(self, *message: Any, fds: Sequence[int] = ()) -> bool:
+        """Tell the guard something that it need not answer; false when it could not be told.
+
+        What the guard is too busy to hear for a second, or no longer there to hear, is dropped: no
+        program waits for its recording.
+        """
+        if self.closed or _inode(self.door.fileno()) != self._inodes[self.door.fileno()]:
+            return False  # the program closed it, and somebody else has the number by now
+        for last in (False, True):
+            try:
+                channel.send(self.door, message, fds, channel.DONT_WAIT)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self.door.fileno(), select.POLLOUT)
+                if last or not poll.poll(_ROOM_LIMIT_MS):
+                    return False
+            except OSError:
+                return False
+            else:
+                return True
+        return False
+
     def fetch_outcome(self, index: int, generation: int) -> bytes | None:
         """What a process returned or raised, as it pickled it; ``None`` for nothing.
 
@@ -285,6 +310,12 @@ def existing() -> Keeper | None:
     return _keeper
 
 
+def has_seat() -> bool:
+    """Whether this process has a place in a program of ours, as a child in it."""
+    bootstrap = sys.modules.get("procession._child.bootstrap")
+    return getattr(bootstrap, "seat", None) is not None
+
+
 def _inherited() -> Keeper | None:
     """The keeper of the program that this process is a child of."""
     bootstrap = sys.modules.get("procession._child.bootstrap")
@@ -311,7 +342,13 @@ def _start(zygote: bool) -> Keeper:
     table.claim()  # main's slot, then the guard's
     table.claim()
     in_main_thread = threading.current_thread() is threading.main_thread()
+    name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+    generation = table.read(messages.MAIN_SLOT)[1]
+    asked_ns = time.monotonic_ns()  # for `procession ps`, as is the name
+    shown = name.encode("utf-8", "replace")
+    table.ask(messages.MAIN_SLOT, generation, 0, 0, 0, asked_ns, shown, b"")
     table.enter(messages.MAIN_SLOT, _native.RUNNING)
+    table.set_recorded(replacement.recording >= 0)
     door, writer = channel.message_pair()
     descriptors = [table.fileno(), door.fileno(), writer.fileno()]
     arguments = [
@@ -334,11 +371,10 @@ def _start(zygote: bool) -> Keeper:
         ) from error
     door.close()
     table.close_fd()
-    generation = table.read(messages.MAIN_SLOT)[1]
     keeper = Keeper(table, writer, messages.MAIN_SLOT, generation, pid if zygote else 0)
     config = {
         "pid": os.getpid(),
-        "name": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
+        "name": name,
         "life": in_main_thread,
         "zygote": zygote,
         "sys_path": list(sys.path),

@@ -138,6 +138,20 @@ class Table:
         """(index, pid, state) of every slot in use."""
     def ended_count(self) -> int:
         """Ends so far."""
+    def begin_wait(self, index: int, whom: int, /) -> int:
+        """Note in one's own slot for whose end one waits (generation << 32 | index): the note's
+        place, or -1 when more threads wait than are noted.
+        """
+    def end_wait(self, index: int, place: int, /) -> None:
+        """Take a note back; nothing for place -1."""
+    def waits(self, index: int, /) -> list[tuple[int, int]]:
+        """(whom, since_ns) of the waits noted."""
+    def code_ended(self, index: int, at_ns: int = ..., /) -> int:
+        """When its code had ended and it began to exit, 0 for not yet; set if a time is given."""
+    def recorded(self) -> bool:
+        """Whether the guard writes a recording, so that it is to be told more."""
+    def set_recorded(self, on: bool, /) -> None:
+        """Say so, or that it no longer does."""
     def life(self, index: int, /) -> int:
         """LIFE_FREE, LIFE_HELD or LIFE_DIED, by the kernel's own mark."""
     def drop_life(self, index: int, /) -> None:

@@ -8,6 +8,15 @@ Over the *door* (everybody writes, the guard reads):
     (OUTCOME, index, generation, bytes)  a child's value or exception; in a memfd where large
     (FETCH, index, generation)           the owner asks for it; with a socket for the answer
     (GOODBYE, how)                       main came to Python's own end; with a socket for the answer
+    (RECORD,)                            write a recording from now on; with its file
+    (RECORD_NO_MORE,)                    and no longer; with a socket for the answer
+
+and, while a recording is written (the table says so), what only the recording wants to know:
+
+    (STARTED, index, generation)         a child's code begins
+    (WAITS, waiter, whom, began_ns)      a wait has blocked for a moment and goes on
+    (WAITED, waiter, whom, began_ns, ended_ns)
+    (CODE_ENDED, who, at_ns)             its code has ended, it waits at exit
 
 Over a *link* (one owner, the zygote):
 
@@ -21,6 +30,7 @@ Between guard and zygote:
     guard → zygote   (OWNER, owner); with the link      (PRELOAD, names, on_error)
                      (FINISH,)
     zygote → guard   (ENDED, index, generation)         (RETIRED, reason)
+                     (STOPPED, index, generation, at_ns), (CONTINUED, …): only for the recording
 """
 
 from __future__ import annotations
@@ -31,6 +41,15 @@ REGISTER = "register"
 OUTCOME = "outcome"
 FETCH = "fetch"
 GOODBYE = "goodbye"
+RECORD = "record"
+RECORD_NO_MORE = "record no more"
+
+STARTED = "started"
+WAITS = "waits"
+WAITED = "waited"
+CODE_ENDED = "code ended"
+STOPPED = "stopped"
+CONTINUED = "continued"
 
 TOOK = b"t"
 WAIT = b"w"

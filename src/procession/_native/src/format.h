@@ -24,6 +24,7 @@
  *   at any time    the process itself    text and exit_code, then `how` by a store with release:
  *                                        while `how` is 0 there are no last words
  *   at any time    anybody               flags (only with the right generation in them), blame
+ *   at any time    the process itself    waits, code_ended_ns: what it is doing, for who looks on
  *   from ENDED     its reaper            the ending that `word` names, never the others
  *
  * An ending: whoever means to end a slot takes one of its `endings` (a bit of `endings_taken`),
@@ -50,13 +51,15 @@
 #include <stdint.h>
 
 #define PN_MAGIC 0x314e4f4953534f50ull /* "POSSION1" in memory order */
-#define PN_FORMAT 2u
+#define PN_FORMAT 3u
 #define PN_TABLE_NAME "procession-table"
 #define PN_ENDINGS 3 /* reapers of one process at work at once: zygote, guard, owner */
 #define PN_NAME_SIZE 96 /* texts are UTF-8 and end with a zero byte */
 #define PN_TARGET_SIZE 96
 #define PN_TEXT_SIZE 192
 #define PN_LIFE_SIZE 56
+#define PN_WAIT_TAKEN UINT64_MAX /* `whom` while `since_ns` is written */
+#define PN_WAITS 3 /* threads of one process whose waits are seen; those of more go unseen */
 
 enum pn_state { PN_FREE, PN_CLAIMED, PN_SPARE, PN_ASKED, PN_RUNNING, PN_ENDED, PN_CLAIMING };
 enum pn_how { PN_HOW_NONE, PN_RETURNED, PN_RAISED, PN_EXITED };
@@ -76,6 +79,11 @@ struct pn_ending {
     _Atomic int64_t stime_ns;     /* 16 */
     _Atomic int64_t max_rss_kib;  /* 24  KiB */
     _Atomic int64_t ended_ns;     /* 32 */
+};
+
+struct pn_wait {
+    _Atomic uint64_t whom;    /*  0  generation << 32 | slot of the process waited for; 0: no wait */
+    _Atomic int64_t since_ns; /*  8  valid with whom */
 };
 
 union pn_life_word {
@@ -102,6 +110,9 @@ struct pn_slot {
     _Atomic uint64_t name[PN_NAME_SIZE / 8];     /* 256 */
     _Atomic uint64_t target[PN_TARGET_SIZE / 8]; /* 352  what it runs: module.function */
     _Atomic uint64_t text[PN_TEXT_SIZE / 8];     /* 448  its exception in a line; valid with how */
+    struct pn_wait waits[PN_WAITS];              /* 640 */
+    _Atomic int64_t code_ended_ns; /* 688  when its code had ended and it began to exit; 0: not yet */
+    uint64_t spare2;               /* 696 */
 };
 
 struct pn_table {
@@ -113,10 +124,10 @@ struct pn_table {
     _Atomic uint32_t hint;        /*  24  where to look for a free slot first */
     _Atomic uint32_t top;         /*  28  no slot at or beyond this was ever claimed */
     _Atomic uint32_t in_use;      /*  32  slots in use, or a little more: the killed do not count */
-    uint32_t spare2;              /*  36 */
+    _Atomic uint32_t recorded;    /*  36  whether the guard writes a recording: tell it more */
     _Atomic uint64_t ended_count; /*  40  ends so far, or a little less: the killed do not count */
-    unsigned char spare3[592];    /*  48 */
-    struct pn_slot slots[];       /* 640 */
+    unsigned char spare2[656];    /*  48 */
+    struct pn_slot slots[];       /* 704 */
 };
 
 #define PN_AT(type, member, offset) \
@@ -144,7 +155,11 @@ PN_AT(struct pn_slot, life, 200);
 PN_AT(struct pn_slot, name, 256);
 PN_AT(struct pn_slot, target, 352);
 PN_AT(struct pn_slot, text, 448);
-_Static_assert(sizeof(struct pn_slot) == 640, "a slot is ten cache lines: bump PN_FORMAT with it");
+PN_AT(struct pn_slot, waits, 640);
+PN_AT(struct pn_slot, code_ended_ns, 688);
+_Static_assert(sizeof(struct pn_slot) == 704, "a slot is 11 cache lines: bump PN_FORMAT with it");
+PN_AT(struct pn_wait, whom, 0);
+PN_AT(struct pn_wait, since_ns, 8);
 _Static_assert(sizeof(union pn_life_word) == PN_LIFE_SIZE, "the life mutex outgrew its room");
 PN_AT(struct pn_table, magic, 0);
 PN_AT(struct pn_table, format, 8);
@@ -153,8 +168,9 @@ PN_AT(struct pn_table, slot_count, 16);
 PN_AT(struct pn_table, hint, 24);
 PN_AT(struct pn_table, top, 28);
 PN_AT(struct pn_table, in_use, 32);
+PN_AT(struct pn_table, recorded, 36);
 PN_AT(struct pn_table, ended_count, 40);
-PN_AT(struct pn_table, slots, 640);
+PN_AT(struct pn_table, slots, 704);
 
 /* A lock inside an atomic would be one more thing that a SIGKILL leaves locked. */
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics need locks");

@@ -346,6 +346,83 @@ static PyObject *table_read(PyObject *object, PyObject *args)
         (Py_ssize_t)strlen(it.text));
 }
 
+/* --- what it is doing, for who looks on --- */
+
+static PyObject *table_begin_wait(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    unsigned long long whom;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "nK:begin_wait", &index, &whom) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    int place = pn_slot_begin_wait(slot, whom);
+    return PyLong_FromLong(place < 0 ? -1 : place);
+}
+
+static PyObject *table_end_wait(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    int place;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "ni:end_wait", &index, &place) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    if (place >= PN_WAITS)
+        return PyErr_Format(PyExc_IndexError, "wait %d: a slot has %d", place, PN_WAITS);
+    if (place >= 0)
+        pn_slot_end_wait(slot, place);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_waits(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "n:waits", &index) || (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    PyObject *found = PyList_New(0);
+    for (int place = 0; found != NULL && place < PN_WAITS; place++) {
+        int64_t since_ns;
+        uint64_t whom = pn_slot_read_wait(slot, place, &since_ns);
+        if (whom == 0)
+            continue;
+        PyObject *row = Py_BuildValue("(KL)", (unsigned long long)whom, (long long)since_ns);
+        if (row == NULL || PyList_Append(found, row) != 0)
+            Py_CLEAR(found);
+        Py_XDECREF(row);
+    }
+    return found;
+}
+
+static PyObject *table_code_ended(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    long long at_ns = 0;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "n|L:code_ended", &index, &at_ns) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    if (at_ns != 0)
+        atomic_store(&slot->code_ended_ns, at_ns);
+    return PyLong_FromLongLong(atomic_load(&slot->code_ended_ns));
+}
+
+static PyObject *table_recorded(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong((long)PN_GET(((Table *)object)->table->recorded));
+}
+
+static PyObject *table_set_recorded(PyObject *object, PyObject *args)
+{
+    int on;
+    if (!PyArg_ParseTuple(args, "p:set_recorded", &on))
+        return NULL;
+    atomic_store(&((Table *)object)->table->recorded, (uint32_t)on);
+    Py_RETURN_NONE;
+}
+
 /* --- life words --- */
 
 static PyObject *table_life(PyObject *object, PyObject *args)
@@ -404,6 +481,12 @@ static PyMethodDef table_methods[] = {
     {"wait", table_wait, METH_VARARGS, NULL},
     {"state", table_state, METH_VARARGS, NULL},
     {"read", table_read, METH_VARARGS, NULL},
+    {"begin_wait", table_begin_wait, METH_VARARGS, NULL},
+    {"end_wait", table_end_wait, METH_VARARGS, NULL},
+    {"waits", table_waits, METH_VARARGS, NULL},
+    {"code_ended", table_code_ended, METH_VARARGS, NULL},
+    {"recorded", table_recorded, METH_NOARGS, NULL},
+    {"set_recorded", table_set_recorded, METH_VARARGS, NULL},
     {"life", table_life, METH_VARARGS, NULL},
     {"drop_life", table_drop_life, METH_VARARGS, NULL},
     {"watch_life", table_watch_life, METH_VARARGS, NULL},

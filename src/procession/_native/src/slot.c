@@ -174,6 +174,37 @@ int pn_slot_wait(struct pn_slot *slot, uint32_t generation, int64_t deadline_ns)
     }
 }
 
+int pn_slot_begin_wait(struct pn_slot *slot, uint64_t whom)
+{
+    for (int place = 0; place < PN_WAITS; place++) {
+        struct pn_wait *wait = &slot->waits[place];
+        uint64_t nobody = 0;
+        if (!atomic_compare_exchange_strong(&wait->whom, &nobody, PN_WAIT_TAKEN))
+            continue;
+        PN_SET(wait->since_ns, pn_now_ns());
+        atomic_store(&wait->whom, whom);
+        return place;
+    }
+    return -EBUSY;
+}
+
+void pn_slot_end_wait(struct pn_slot *slot, int place)
+{
+    atomic_store(&slot->waits[place].whom, 0);
+}
+
+uint64_t pn_slot_read_wait(const struct pn_slot *slot, int place, int64_t *ret_since_ns)
+{
+    const struct pn_wait *wait = &slot->waits[place];
+    for (;;) {
+        uint64_t whom = atomic_load(&wait->whom);
+        *ret_since_ns = PN_GET(wait->since_ns);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load(&wait->whom) == whom)
+            return whom == PN_WAIT_TAKEN ? 0 : whom;
+    }
+}
+
 enum pn_state pn_slot_state(const struct pn_slot *slot, uint32_t generation)
 {
     uint64_t word = atomic_load(&slot->word);
