@@ -381,11 +381,11 @@ def test_arguments_out_of_range_are_refused(table):
         native.Table()
 
 
-# --- what a process is doing ------------------------------------------------------------------------
+# --- what a process is doing ----------------------------------------------------------------------
 
 
 def test_a_wait_is_seen_by_others_until_it_is_over(table, person):
-    index, generation = in_use(table, native.RUNNING)
+    index, _ = in_use(table, native.RUNNING)
     other = person(table)
     before = time.monotonic_ns()
     places = [table.begin_wait(index, 5 << 32 | 4), table.begin_wait(index, 6 << 32 | 7)]
