@@ -18,6 +18,9 @@ from typing import NamedTuple
 SESSION_MARK = "PROCESSION_TEST_SESSION"
 """Environment variable that every program started by a test run carries."""
 
+_PF_KTHREAD = 0x200000  # include/linux/sched.h
+_EXEC_LIMIT = 2.0  # seconds; an execve(2) takes a millisecond, unless the machine is loaded
+
 KEEPER_NAMES = {"pn-guard", "pn-zygote", "pn-spare"}
 
 
@@ -30,6 +33,13 @@ class Being(NamedTuple):
     session: int
     state: str
     name: str
+    is_kernels: bool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Being) and self[:2] == other[:2]  # the rest of it may change
+
+    def __hash__(self) -> int:
+        return hash(self[:2])
 
     def __str__(self) -> str:
         with contextlib.suppress(OSError):
@@ -58,7 +68,10 @@ def _being(pid: int) -> Being | None:
     fields = rest.split()
     name = head.partition(b"(")[2].decode(errors="replace")
     # field numbers of proc_pid_stat(5), which begin with 1; `fields` begins with the third
-    return Being(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0].decode(), name)
+    kernels = bool(int(fields[6]) & _PF_KTHREAD)
+    return Being(
+        pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0].decode(), name, kernels
+    )
 
 
 def ours(mark: str) -> set[Being]:
@@ -73,11 +86,31 @@ def ours(mark: str) -> set[Being]:
         if being.pid != me.pid
         and (
             _is_below(being, me.pid, everyone)
-            or words in _read(being.pid, "environ").split(b"\0")
+            or words in _environ(being).split(b"\0")
             # a forked copy has the environment that this process was executed with, without mark
             or (being.session == me.session and being.start > me.start and _is_copy(being, line))
         )
     }
+
+
+def _environ(being: Being) -> bytes:
+    """A process's environment.
+
+    In the middle of an execve(2) it reads empty, as the arguments do: the new image has none yet.
+    A kernel thread and a zombie have neither, and will never have.
+    """
+    text = b""
+
+    def is_known() -> bool:
+        nonlocal text
+        text = _read(being.pid, "environ")
+        if text or _read(being.pid, "cmdline"):
+            return True
+        now = _being(being.pid)
+        return now is None or now.state in "ZX" or now.is_kernels
+
+    wait_until(is_known, _EXEC_LIMIT)
+    return text
 
 
 def _is_below(being: Being, root: int, everyone: dict[int, Being]) -> bool:
@@ -133,7 +166,7 @@ def files(folder: str) -> set[str]:
 def users(path: str) -> set[int]:
     """Processes that have a file open or mapped.
 
-    By its inode: glibc makes a named semaphore under another name and links it afterwards.
+    By device and inode: glibc makes a named semaphore under another name and links it afterwards.
     """
     try:
         file = os.stat(path)

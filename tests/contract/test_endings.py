@@ -111,6 +111,43 @@ def test_leaving_while_arguments_are_unpickled_is_an_exit(method: str) -> None:
     assert ended(process).exitcode == 4
 
 
+A_COPY_NEVER_COMES_BACK = """
+import os, sys
+import procession
+
+main = os.getpid()
+
+class Odd(procession.get_context("fork").Process):
+    def _bootstrap(self, *, parent_sentinel=None):
+        return odd
+
+class Worse(procession.get_context("fork").Process):
+    def _bootstrap(self, *, parent_sentinel=None):
+        def excepthook(*_):
+            raise KeyboardInterrupt
+        sys.excepthook = excepthook
+        raise BaseException
+
+for odd in (None, "x", 1 << 70, -3):
+    process = Odd()
+    process.start()
+    assert os.getpid() == main or os.write(1, b"here")
+    process.join()
+    print(process.exitcode)
+process = Worse()
+process.start()
+assert os.getpid() == main or os.write(1, b"here")
+process.join()
+print(process.exitcode)
+"""
+
+
+def test_a_forked_child_never_comes_back_into_its_starters_frames(tmp_path: Path) -> None:
+    finished = run_text(tmp_path, A_COPY_NEVER_COMES_BACK)
+    assert finished.lines == ["1", "1", "0", "253", "1"]
+    assert finished.code == 0
+
+
 # --- signals ------------------------------------------------------------------------------------
 
 

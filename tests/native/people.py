@@ -29,7 +29,8 @@ from procession import _native as native
 table = native.Table.attach(int(sys.argv[1])) if sys.argv[1] != "-1" else None
 told = {"native": native, "table": table, "os": os, "sys": sys}
 answers = os.fdopen(os.dup(1), "w")
-for line in sys.stdin:
+# unbuffered: what is written after a line may be for another program that this one executes
+for line in iter(open(0, "rb", buffering=0, closefd=False).readline, b""):
     line = eval(line)
     try:
         try:

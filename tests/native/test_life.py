@@ -122,7 +122,7 @@ def test_another_thread_than_the_first_takes_none(table):
 def test_the_first_threads_end_is_seen_though_others_live(person, table):
     one, index = living(person, table)
     one.do("import threading, ctypes")
-    one.do("threading.Thread(target=sys.stdin.read).start()")
+    one.do("threading.Thread(target=threading.Event().wait).start()")
     one.begin("ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)")
     with open(f"/proc/{one.pid}/stat"):  # there, with its other thread
         wait_for(lambda: table.life(index) == native.LIFE_DIED)

@@ -168,9 +168,9 @@ def _exit_status(leaving: SystemExit) -> int:
 def enter(place: Seat, process: Any, owner: tuple[int, int, int], last_words: Any) -> int:
     """Run the user's process object, from multiprocessing's own entrance to our last words."""
     last_words.watch(process)
-    code: int = process._bootstrap(parent_sentinel=parent_sentinel(place, *owner))
-    last_words.say(code)
-    return code
+    code = process._bootstrap(parent_sentinel=parent_sentinel(place, *owner))
+    said: int = last_words.say(code)
+    return said
 
 
 def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:

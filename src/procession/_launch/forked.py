@@ -26,6 +26,8 @@ _living: dict[int, ForkHandle] = {}
 _oom_kills = 0
 """The out-of-memory killer's count in our control group at the last look."""
 
+_ALL_SIGNALS = signal.valid_signals()
+
 _being_made: Seat | None = None
 """The seat of the child that the next fork makes; ``None`` for a fork that is not ours."""
 
@@ -57,15 +59,15 @@ class ForkHandle(Handle):
             describe_target(process),
         )
         _count_oom_kills()
-        self.pid = self._fork(
-            process, Seat(keeper.table, keeper.door, self._index, self._generation)
-        )
-        self._pidfd = os.pidfd_open(self.pid)
-        keeper.table.set_pid(self._index, self.pid)
-        _living[self.pid] = self
         exit_hooks.install()
+        seat = Seat(keeper.table, keeper.door, self._index, self._generation)
+        with _Uninterrupted() as mask:
+            self.pid = self._fork(process, seat, mask)
+            _living[self.pid] = self
+            keeper.table.set_pid(self._index, self.pid)
+            self._pidfd = os.pidfd_open(self.pid)
 
-    def _fork(self, process: Any, seat: Seat) -> int:
+    def _fork(self, process: Any, seat: Seat, mask: set[int]) -> int:
         global _being_made
         keeper = self._keeper
         seat.credentials = keeper.credentials
@@ -84,7 +86,7 @@ class ForkHandle(Handle):
         finally:
             _being_made = None
         if pid == 0:
-            _be_child(process, seat, owner)
+            _be_child(process, seat, owner, mask)
         return pid
 
     # --- the end ---------------------------------------------------------------------------
@@ -184,7 +186,29 @@ def name_the_threads() -> None:
         )
 
 
-def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn:
+class _Uninterrupted:
+    """No signal is handled meanwhile: here the child must be known before anything can raise, and
+    there nothing may ever raise into frames that are its starter's.
+    """
+
+    def __enter__(self) -> set[int]:
+        self._mask: set[int] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        except BaseException:  # of a handler that was due, with the mask already set
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            raise
+        return self._mask
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int], mask: set[int]) -> NoReturn:
+    """Run the child to its end, whatever happens in it.
+
+    The status given to `os._exit()` is always one that it takes: it must not raise.
+    """
     code = 1
     try:
         from procession._child import bootstrap, ending
@@ -198,12 +222,15 @@ def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int]) -> NoReturn
         bootstrap.say_started(seat)
         last_words = ending.LastWords(seat)
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = bootstrap.enter(seat, process, owner, last_words)
         except KeyboardInterrupt as interrupt:
             last_words.raised(interrupt)
             code = last_words.say(1)
         finally:
             ending.run_exit_functions()
+    except KeyboardInterrupt:
+        pass  # a second one, on the way out
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
