@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from procession.ending import Ending, How, Rusage
     from procession.errors import (
         ForkedThreadsWarning,
+        GroupCancelled,
+        GroupTimeout,
         KeeperLost,
         ProcessDied,
         ProcessionError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         StartError,
         StillRunning,
     )
+    from procession.group import ProcessGroup
 
 del TYPE_CHECKING  # of no use to users, who would find it by dir()
 
@@ -80,6 +83,8 @@ _FROM_MODULES = {
     "How": "ending",
     "Rusage": "ending",
     "ForkedThreadsWarning": "errors",
+    "GroupCancelled": "errors",
+    "GroupTimeout": "errors",
     "KeeperLost": "errors",
     "ProcessDied": "errors",
     "ProcessionError": "errors",
@@ -88,6 +93,7 @@ _FROM_MODULES = {
     "StillRunning": "errors",
     "Recording": "_launch.recording",
     "record": "_launch.recording",
+    "ProcessGroup": "group",
 }
 
 __all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ForkedThreadsWarning",
+    "GroupCancelled",
+    "GroupTimeout",
     "KeeperLost",
     "ProcessDied",
     "ProcessionError",
@@ -66,6 +68,17 @@ class ProcessDied(ProcessionError, RuntimeError):
 
     def __str__(self) -> str:
         return f"process {self.name!r} (pid {self.pid}) has no result: it {self.ending}"
+
+
+class GroupCancelled(ProcessionError, RuntimeError):
+    """A `ProcessGroup` inside another one was stopped together with it.
+
+    It leaves the inner block, and the outer one swallows it.
+    """
+
+
+class GroupTimeout(ProcessionError, TimeoutError):
+    """A `ProcessGroup` did not end in the time given; its processes were stopped."""
 
 
 class ForkedThreadsWarning(DeprecationWarning):

@@ -65,11 +65,19 @@ class _answer(Generic[_T]):
         return self if process is None else self._function(process)
 
 
+class Group:
+    """What a process may belong to from its start: `ProcessGroup` is one."""
+
+    def _joined_by(self, process: Process, start: Callable[[], Handle]) -> Handle:
+        """Start a process of the group; may refuse by raising."""
+        raise NotImplementedError
+
+
 class Process(BaseProcess):
     """A process of its own that runs ``target(*args, **kwargs)``.
 
     Args:
-        group: Must be ``None``.
+        group: The `ProcessGroup` that it belongs to, if any.
         target: What to run; ``None`` runs nothing (or a subclass's ``run()``).
         name: Its name; ``None`` makes one: ``Process-1``, ``Process-1:2`` for a child's child.
         args: Positional arguments of the target.
@@ -78,6 +86,7 @@ class Process(BaseProcess):
 
     Raises:
         TypeError: The target cannot be called.
+        AssertionError: The group is none.
     """
 
     _start_method: str | None = None
@@ -90,12 +99,13 @@ class Process(BaseProcess):
         _kwargs: dict[str, Any]
         _parent_pid: int | None
         _closed: bool
+        _group: Group
 
         def _check_closed(self) -> None: ...
 
     def __init__(
         self,
-        group: None = None,
+        group: Group | None = None,
         target: Callable[..., object] | None = None,
         name: str | None = None,
         args: Iterable[Any] = (),
@@ -108,7 +118,12 @@ class Process(BaseProcess):
                 f"target must be callable or None, got {type(target).__name__!r}: {target!r}"
                 " (pass the function itself and its arguments in args, not a call of it)"
             )
-        super().__init__(group, target, name, args, {} if kwargs is None else kwargs, daemon=daemon)
+        assert group is None or isinstance(group, Group), (
+            f"group argument must be None or a ProcessGroup, got {group!r}"
+        )
+        super().__init__(None, target, name, args, {} if kwargs is None else kwargs, daemon=daemon)
+        if group is not None:
+            self._group = group
 
     @staticmethod
     def _Popen(process: Process) -> Handle:
@@ -135,7 +150,11 @@ class Process(BaseProcess):
             "can only start a process object created by current process"
         )
         _forget_the_ended()
-        self._popen = self._Popen(self)
+        group: Group | None = self.__dict__.pop("_group", None)  # it does not go to the child
+        if group is None:
+            self._popen = self._Popen(self)
+        else:
+            self._popen = self._start_in(group)
         # the target may hold this object: without a cycle it is freed at once (bpo-30775)
         del self._target, self._args, self._kwargs
         _standard._children.add(self)  # type: ignore[attr-defined]
@@ -247,6 +266,13 @@ class Process(BaseProcess):
         raise ProcessDied(self.name, self.pid or 0, ending)
 
     # --- behind ----------------------------------------------------------------------------
+
+    def _start_in(self, group: Group) -> Handle:
+        try:
+            return group._joined_by(self, lambda: self._Popen(self))
+        except BaseException:
+            self._group = group
+            raise
 
     def _ending(self) -> Ending | None:
         self._check_closed()

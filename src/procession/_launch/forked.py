@@ -17,6 +17,7 @@ from procession._kernel import memory
 from procession._launch import exit_hooks, keeper_client
 from procession._launch.handle import Handle
 from procession._launch.kept import describe_target
+from procession._launch.own_thread import OwnThread
 from procession._wire import channel, messages
 from procession.errors import ForkedThreadsWarning, StartError
 
@@ -174,7 +175,9 @@ def name_the_threads() -> None:
     others = [
         thread.name
         for thread in threading.enumerate()
-        if thread is not threading.current_thread() and thread.is_alive()
+        if thread is not threading.current_thread()
+        and thread.is_alive()
+        and not isinstance(thread, OwnThread)
     ]
     if others:
         warnings.warn(

@@ -69,15 +69,19 @@ class Handle:
     def sentinel(self) -> int:
         """A descriptor that becomes readable when the process has ended; opened at first use."""
         if self._pidfd < 0:
-            try:
-                self._pidfd = os.pidfd_open(self.pid)
-            except ProcessLookupError:
-                self._pidfd = os.eventfd(1, os.EFD_CLOEXEC)  # ended and reaped: readable for ever
-            else:
-                if self._has_ended():  # the number may be a stranger's already
-                    os.close(self._pidfd)
-                    self._pidfd = os.eventfd(1, os.EFD_CLOEXEC)
+            self._pidfd = self.open_sentinel()
         return self._pidfd
+
+    def open_sentinel(self) -> int:
+        """A sentinel that is the caller's own, to be closed by it."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return os.eventfd(1, os.EFD_CLOEXEC)  # ended and reaped: readable for ever
+        if self._has_ended():  # the number may be a stranger's already
+            os.close(pidfd)
+            return os.eventfd(1, os.EFD_CLOEXEC)
+        return pidfd
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """The exit code, or ``None`` while it runs; with ``flag`` 0, wait for it."""

@@ -89,9 +89,7 @@ def _dump_error(error: BaseException) -> bytes:
         part.__traceback__ = _without_machinery(part.__traceback__)
 
     class Pickler(pickle.Pickler):
-        dispatch_table = copyreg.dispatch_table | {
-            types.TracebackType: pickling_support.pickle_traceback
-        }
+        dispatch_table = copyreg.dispatch_table | {types.TracebackType: _reduce_traceback}
 
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, BaseException):
@@ -101,6 +99,39 @@ def _dump_error(error: BaseException) -> bytes:
     buffer = io.BytesIO()
     Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(error)
     return buffer.getvalue()
+
+
+def _reduce_traceback(tb: Any) -> Any:
+    entries = []
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        known = tb.tb_frame.f_globals
+        names = {name: known.get(name) for name in ("__name__", "__file__")}
+        entries.append((code.co_filename, code.co_name, tb.tb_lineno, names))
+        tb = tb.tb_next
+    return make_traceback, (entries,)
+
+
+def make_traceback(entries: list[tuple[str, str, int, dict[str, Any]]]) -> Any:
+    """A real traceback object from what is known of its entries.
+
+    Its frames are those of generators that never ran. A frame that had been called would hold
+    whoever called it, and so all that was alive here at that moment.
+    """
+    from types import FunctionType, TracebackType
+
+    tb = None
+    for filename, name, line, names in reversed(entries):
+        code = _stub.__code__.replace(
+            co_filename=filename, co_name=name, co_qualname=name, co_firstlineno=line
+        )
+        generator = FunctionType(code, names)()
+        tb = TracebackType(tb, generator.gi_frame, 0, line)
+    return tb
+
+
+def _stub() -> Any:
+    yield
 
 
 def _chain(error: BaseException) -> list[BaseException]:
