@@ -202,6 +202,13 @@ def kept_descriptors() -> set[int]:
         held |= {socket.fileno() for socket in sockets if socket is not None}
         with contextlib.suppress(ValueError, OSError):
             held.add(keeper.table.fileno())
+    heap = sys.modules.get("procession.heap")
+    if heap is not None and heap._heap._spaces:  # the arena that the next value comes from
+        arena = heap._heap._spaces[-1].arena
+        for number in descriptors():
+            with contextlib.suppress(OSError):
+                if os.path.sameopenfile(number, arena.fd):  # mmap has a copy of it up to 3.12
+                    held.add(number)
     return held
 
 

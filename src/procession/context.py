@@ -136,6 +136,32 @@ class _Context(BaseContext):
         keeper_client.preload = names
         keeper_client.preload_on_error = on_error
 
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """A shared object without a lock: see `procession.sharedctypes.RawValue`."""
+        from procession import sharedctypes
+
+        return sharedctypes.RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """A shared array without a lock: see `procession.sharedctypes.RawArray`."""
+        from procession import sharedctypes
+
+        return sharedctypes.RawArray(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """A shared object with a lock of this context: see `procession.sharedctypes.Value`."""
+        from procession import sharedctypes
+
+        return sharedctypes.Value(typecode_or_type, *args, lock=lock, ctx=self.get_context())
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """A shared array with a lock of this context: see `procession.sharedctypes.Array`."""
+        from procession import sharedctypes
+
+        return sharedctypes.Array(
+            typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context()
+        )
+
     def freeze_support(self) -> None:
         """Nothing to do: children never execute a frozen program's own file by accident."""
 
