@@ -7,7 +7,6 @@ pools, managers) is the standard library's, bound to the context that it is take
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from multiprocessing import context as _standard
 from multiprocessing.context import (  # type: ignore[attr-defined]
     AuthenticationError,
@@ -20,13 +19,16 @@ from multiprocessing.context import (  # type: ignore[attr-defined]
     reduction,
     set_spawning_popen,
 )
-from typing import TYPE_CHECKING, Any
 
 from procession import _current
 from procession import process as _process
 from procession._launch import replacement
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from procession._launch.handle import Handle
 
 __all__ = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import signal as _signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Ending", "How", "Rusage"]
 
@@ -27,8 +30,43 @@ class How(enum.StrEnum):
     """It is gone and nobody is left who could know how."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rusage:
+class _Fact:
+    """Immutable, and equal to what has the same fields.
+
+    Not a dataclass: those import `inspect`, which takes longer than a hundred starts.
+    """
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def _set(self, *values: object) -> None:
+        for name, value in zip(self.__match_args__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"cannot assign to {name!r}: a {type(self).__name__} is a fact")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"cannot delete {name!r}: a {type(self).__name__} is a fact")
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__match_args__, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._values()
+
+
+class Rusage(_Fact):
     """What a process used, itself and what it waited for (getrusage(2)).
 
     Attributes:
@@ -37,13 +75,17 @@ class Rusage:
         max_rss: Peak resident memory, bytes.
     """
 
+    __slots__ = __match_args__ = ("user", "system", "max_rss")
+
     user: float
     system: float
     max_rss: int
 
+    def __init__(self, user: float, system: float, max_rss: int) -> None:
+        self._set(user, system, max_rss)
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ending:
+
+class Ending(_Fact):
     """How a process ended.
 
     Attributes:
@@ -54,11 +96,23 @@ class Ending:
         core_dumped: Whether the kernel wrote a core file.
     """
 
+    __slots__ = __match_args__ = ("how", "exitcode", "text", "killed_by", "core_dumped")
+
     how: How
     exitcode: int
-    text: str = ""
-    killed_by: int | None = None
-    core_dumped: bool = False
+    text: str
+    killed_by: int | None
+    core_dumped: bool
+
+    def __init__(
+        self,
+        how: How,
+        exitcode: int,
+        text: str = "",
+        killed_by: int | None = None,
+        core_dumped: bool = False,
+    ) -> None:
+        self._set(how, exitcode, text, killed_by, core_dumped)
 
     @property
     def signal(self) -> int | None:

@@ -5,8 +5,7 @@ Each class also derives from what existing ``except`` clauses around `multiproce
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from procession.ending import Ending
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import process as _standard
 from multiprocessing.process import (  # type: ignore[attr-defined]
     AuthenticationString,
@@ -11,12 +10,17 @@ from multiprocessing.process import (  # type: ignore[attr-defined]
     current_process,
     parent_process,
 )
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from procession import _current
 from procession._launch.handle import Handle
 from procession.ending import Ending, How, Rusage
 from procession.errors import ProcessDied, StillRunning
+
+TYPE_CHECKING = False  # `typing` would double what this module costs to import
+if TYPE_CHECKING:
+    from builtins import property as _answer
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 __all__ = [
     "AuthenticationString",
@@ -28,7 +32,6 @@ __all__ = [
 ]
 
 BaseProcess = _standard.BaseProcess
-_T = TypeVar("_T")
 
 _SHARED = (
     "_children",
@@ -50,19 +53,17 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class _answer(Generic[_T]):
-    """A property that subclasses and instances may shadow: many have such names of their own."""
+if not TYPE_CHECKING:
 
-    def __init__(self, function: Callable[[Any], _T]) -> None:
-        self._function = function
-        self.__doc__ = function.__doc__
+    class _answer:
+        """A property that subclasses and instances may shadow: many have such names already."""
 
-    @overload
-    def __get__(self, process: None, owner: type) -> _answer[_T]: ...
-    @overload
-    def __get__(self, process: object, owner: type) -> _T: ...
-    def __get__(self, process: object | None, owner: type) -> _answer[_T] | _T:
-        return self if process is None else self._function(process)
+        def __init__(self, function):
+            self._function = function
+            self.__doc__ = function.__doc__
+
+        def __get__(self, process, owner):
+            return self if process is None else self._function(process)
 
 
 class Group:

@@ -6,9 +6,12 @@ import io
 import pickle
 import sys
 import types
-from typing import Any
 
 from procession._wire.messages import BY_VALUE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def load_start(blob: bytes | bytearray) -> Any:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import warnings
-from typing import Any, NoReturn
 
 from procession import _native
 from procession._child.bootstrap import Seat
@@ -20,6 +19,10 @@ from procession._launch.kept import describe_target
 from procession._launch.own_thread import OwnThread
 from procession._wire import channel, messages
 from procession.errors import ForkedThreadsWarning, StartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _living: dict[int, ForkHandle] = {}
 """Pid → child of this process that was not reaped yet."""

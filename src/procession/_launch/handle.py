@@ -11,15 +11,16 @@ import select
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from procession import _native
 from procession._launch import keeper_client
 from procession._wire import messages
-from procession._wire.outcome import load_outcome
 from procession.ending import Ending, How, Rusage, from_status
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from procession._launch.keeper_client import Keeper
 
 _HOWS = {
@@ -231,7 +232,10 @@ class Handle:
         with self._settling:
             if not self._fetched:
                 blob = self._keeper.fetch_outcome(self._index, self._generation)
-                self._outcome = None if blob is None else load_outcome(blob)
+                if blob is not None:
+                    from procession._wire.outcome import load_outcome
+
+                    self._outcome = load_outcome(blob)
                 self._fetched = True
                 self._traceback = self._outcome and getattr(
                     self._outcome.error, "__traceback__", None

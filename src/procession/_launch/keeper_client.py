@@ -15,15 +15,16 @@ import sys
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import _native
 from procession._launch import replacement
 from procession._wire import channel, messages
 from procession.errors import KeeperLost, StartError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from procession._child.bootstrap import Seat
 
@@ -36,13 +37,16 @@ preload: list[str] = []
 preload_on_error = "ignore"
 
 
-class Spare(NamedTuple):
+class Spare:
     """A process that waits for its start frame."""
 
-    pid: int
-    slot: int
-    generation: int
-    stream: channel.Socket
+    __slots__ = ("generation", "pid", "slot", "stream")
+
+    def __init__(self, pid: int, slot: int, generation: int, stream: channel.Socket) -> None:
+        self.pid = pid
+        self.slot = slot
+        self.generation = generation
+        self.stream = stream
 
 
 class Keeper:

@@ -7,7 +7,6 @@ import stat
 import sys
 import time
 import warnings
-from typing import Any
 
 from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
@@ -15,6 +14,10 @@ from procession._launch import exit_hooks, keeper_client, replacement
 from procession._launch.handle import Handle
 from procession._wire import channel, messages
 from procession.errors import StartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ATTEMPTS = 8  # spares that may be found dead, one after the other, before a start gives up
 

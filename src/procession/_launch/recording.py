@@ -6,13 +6,13 @@ import os
 import select
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from procession._launch import keeper_client, replacement
 from procession._recording import writer
 from procession._wire import channel, messages
 from procession.errors import RecordingError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 

@@ -6,7 +6,6 @@ them, stay what they are.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 TYPE_CHECKING = False
@@ -45,6 +44,8 @@ class _Watcher:
         """Find `multiprocessing.context` as ever, and patch it once it is executed."""
         if name != "multiprocessing.context":
             return None
+        import importlib.util
+
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:

@@ -7,16 +7,18 @@ run again without starting everything again: what it defines goes by value.
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
-from types import ModuleType
-from typing import NamedTuple
 
 from procession._wire.messages import BY_VALUE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+    from types import ModuleType
 
-class MainPlan(NamedTuple):
+
+class MainPlan:
     """What is to be done about `__main__` in a child.
 
     Attributes:
@@ -24,7 +26,10 @@ class MainPlan(NamedTuple):
             leave it alone.
     """
 
-    kind: str
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
 
 _cached: tuple[ModuleType | None, MainPlan] = (None, MainPlan("none"))
@@ -69,6 +74,8 @@ def _has_guard(path: str | None) -> bool:
 
     A file that cannot be read or parsed is taken to have one: then it is prepared as ever.
     """
+    import ast
+
     try:
         with open(path or "", "rb") as file:
             tree = ast.parse(file.read())
@@ -79,6 +86,8 @@ def _has_guard(path: str | None) -> bool:
 
 def _top_level(body: list[ast.stmt]) -> list[ast.If]:
     """The `if` statements that run when the file does, inside `try`, `with` and `else` too."""
+    import ast
+
     found: list[ast.If] = []
     for node in body:
         if isinstance(node, ast.If):
@@ -92,6 +101,8 @@ def _top_level(body: list[ast.stmt]) -> list[ast.If]:
 
 
 def _guards(node: ast.If) -> bool:
+    import ast
+
     for part in ast.walk(node.test):
         if isinstance(part, ast.Compare):
             sides = [part.left, *part.comparators]

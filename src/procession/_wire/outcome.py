@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pickle
-import traceback
-from typing import Any, NamedTuple
 
 from procession.errors import RemoteError, ResultNotPicklable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-class Outcome(NamedTuple):
+
+class Outcome:
     """One of the two."""
 
-    value: Any
-    error: BaseException | None
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value = value
+        self.error = error
 
 
 def dump_outcome(value: Any = None, error: BaseException | None = None) -> bytes:
@@ -175,6 +180,8 @@ def _words(error: BaseException) -> str:
 
 
 def _formatted(error: BaseException) -> str:
+    import traceback
+
     try:
         return "".join(traceback.format_exception(error))
     except Exception:

@@ -6,17 +6,19 @@ it was made in, so that it sees the same globals as every other function there.
 
 from __future__ import annotations
 
-import dis
 import functools
 import io
 import pickle
 import sys
 import types
-from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
-from procession._wire.main_module import MainPlan
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from procession._wire.main_module import MainPlan
 
 _DEPTH = 6  # how deep the search for the culprit of a failed pickle goes
 _WIDTH = 200  # and how many members of one container it tries
@@ -232,6 +234,8 @@ def _reduce_function(function: types.FunctionType, home: str, shipped: dict[str,
 
 def globals_of(code: types.CodeType) -> set[str]:
     """Names that code, and the code inside it, looks up in its globals."""
+    import dis
+
     names = {
         instruction.argval
         for instruction in dis.get_instructions(code)
