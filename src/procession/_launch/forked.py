@@ -32,8 +32,8 @@ _oom_kills = 0
 
 _ALL_SIGNALS = signal.valid_signals()
 
-_being_made: Seat | None = None
-"""The seat of the child that the next fork makes; ``None`` for a fork that is not ours."""
+_being_made: dict[int, Seat] = {}
+"""Thread → the seat of the child that its next fork makes; without one the fork is not ours."""
 
 
 class ForkHandle(Handle):
@@ -72,11 +72,11 @@ class ForkHandle(Handle):
             self._pidfd = os.pidfd_open(self.pid)
 
     def _fork(self, process: Any, seat: Seat, mask: set[int]) -> int:
-        global _being_made
         keeper = self._keeper
         seat.credentials = keeper.credentials
         owner = (keeper.owner_pid, keeper.index, keeper.generation)
-        _being_made = seat
+        me = threading.get_ident()
+        _being_made[me] = seat
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # said better by us already
@@ -88,7 +88,7 @@ class ForkHandle(Handle):
                 error.errno, f"the kernel refused to fork: {error.strerror}"
             ) from error
         finally:
-            _being_made = None
+            _being_made.pop(me, None)
         if pid == 0:
             _be_child(process, seat, owner, mask)
         return pid
@@ -266,7 +266,8 @@ def _after_fork_in_child() -> None:
     """Nothing of the parent's children or keeper belongs to the copy."""
     from multiprocessing import process
 
-    seat = _being_made
+    seat = _being_made.pop(threading.get_ident(), None)
+    _being_made.clear()
     _living.clear()
     mine = [child for child in process._children if isinstance(child._popen, Handle)]  # type: ignore[attr-defined]
     process._children.difference_update(mine)  # type: ignore[attr-defined]
