@@ -408,6 +408,20 @@ def test_more_waits_than_there_are_places_go_unseen_and_nothing_is_lost(table):
         table.end_wait(index, 3)
 
 
+def test_the_one_waited_for_knows_since_when_unless_the_wait_was_given_up(table):
+    waiter, _ = in_use(table, native.RUNNING)
+    index, generation = in_use(table, native.RUNNING)
+    whom = generation << 32 | index
+    place = table.begin_wait(waiter, whom)
+    assert [since for _, since in table.waits(waiter)] == [table.joined_since(index)]
+    table.end_wait(waiter, place, whom)
+    assert table.joined_since(index) == 0
+    table.end_wait(waiter, table.begin_wait(waiter, whom))
+    assert table.joined_since(index) > 0
+    table.begin_wait(waiter, 99 << 32 | index)  # another process of this slot: long gone
+    table.end_wait(waiter, -1, 7 << 32 | 70000)  # no such slot
+
+
 def test_the_next_process_of_a_slot_waits_for_nobody(table):
     index, generation = in_use(table, native.RUNNING)
     table.begin_wait(index, 9)

@@ -69,8 +69,7 @@ def run(
     # the terminal sends these to main as well; a handler, not SIG_IGN, which main would inherit
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
-    command = writer.argument_list([*flags, *program])
-    head = writer.head(started, time.time(), procession.__version__, command)
+    head = writer.head(started, time.time(), procession.__version__, [*flags, *program])
     if not writer.append(recording, head):
         fail(f"cannot write {output!r}: its file system is full")
     try:

@@ -126,7 +126,11 @@ class Recorder:
             lines += self._line("process.ended", min(seen_ns or ended_ns, ended_ns), id=me)
         else:
             ended_ns = max(ended_ns, seen_ns or 0)
-        self._write(lines + self._reaped(me, row, ended_ns))
+        lines += self._reaped(me, row, ended_ns)
+        since_ns = self._table.joined_since(index)
+        if since_ns:
+            lines += self._waited(row[4], me, since_ns, row[12])
+        self._write(lines)
 
     def _beginning(self, me: int, row: tuple[Any, ...]) -> bytes:
         (_, _, pid, _, owner, method, flags) = row[:7]
@@ -186,11 +190,14 @@ class Recorder:
             self._write(self._line("wait.began", began_ns, waiter=_who(waiter), whom=_who(whom)))
 
     def waited(self, waiter: int, whom: int, began_ns: int, ended_ns: int) -> None:
-        """A process has waited for another one's end."""
+        """A process waited for another one's end, and gave it up."""
         if self._fd >= 0:
-            began = round(began_ns / 1e9, 6)
-            fields = {"waiter": _who(waiter), "whom": _who(whom), "began": began}
-            self._write(self._line("wait.ended", ended_ns, **fields))
+            self._write(self._waited(waiter, whom, began_ns, ended_ns))
+
+    def _waited(self, waiter: int, whom: int, began_ns: int, ended_ns: int) -> bytes:
+        began = round(began_ns / 1e9, 6)
+        fields = {"waiter": _who(waiter), "whom": _who(whom), "began": began}
+        return self._line("wait.ended", ended_ns, **fields)
 
     def code_ended(self, who: int, at_ns: int) -> None:
         """A process's own code has ended."""

@@ -28,7 +28,7 @@ _HOWS = {
     _native.RAISED: How.RAISED,
     _native.EXITED: How.EXITED,
 }
-_TOLD_AFTER = 0.005  # seconds; most waits are over by then, and are told once instead of twice
+_TOLD_AFTER = 0.005  # seconds; most waits are over by then, and need not be told in between
 _KEEPER_GRACE_NS = 2_000_000_000  # what a zygote gets to end everything when the guard was killed
 
 
@@ -121,20 +121,22 @@ class Handle:
             return self._wait_ended(timeout)
         keeper, table = self._keeper, self._keeper.table
         whom = self._generation << 32 | self._index
+        recorded = table.recorded()
+        began_ns = time.monotonic_ns() if recorded else 0
         place = table.begin_wait(keeper.index, whom)
-        began_ns = time.monotonic_ns()
+        ended = False
         try:
-            if timeout is not None and timeout < _TOLD_AFTER:
-                return self._wait_ended(timeout)
-            if not table.recorded():
-                return self._wait_ended(timeout)
-            if self._wait_ended(_TOLD_AFTER):
-                return True
-            keeper.tell(messages.WAITS, keeper.owner_id, whom, began_ns)
-            return self._wait_ended(None if timeout is None else timeout - _TOLD_AFTER)
+            if recorded and (timeout is None or timeout > _TOLD_AFTER):
+                ended = self._wait_ended(_TOLD_AFTER)
+                if ended:
+                    return True
+                keeper.tell(messages.WAITS, keeper.owner_id, whom, began_ns)
+                timeout = None if timeout is None else timeout - _TOLD_AFTER
+            ended = self._wait_ended(timeout)
+            return ended
         finally:
-            table.end_wait(keeper.index, place)
-            if table.recorded():
+            table.end_wait(keeper.index, place, 0 if ended else whom)
+            if recorded and not ended:  # what lasted until the end is told with the end
                 now_ns = time.monotonic_ns()
                 keeper.tell(messages.WAITED, keeper.owner_id, whom, began_ns, now_ns)
 

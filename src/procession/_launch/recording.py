@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from procession._launch import keeper_client, replacement
@@ -105,8 +104,7 @@ def record(path: str | os.PathLike[str], *, force: bool = False) -> Recording:
         raise FileExistsError(
             error.errno, "there is such a file already; force=True overwrites it", name
         ) from None
-    command = writer.argument_list(list(sys.argv))
-    head = writer.head(time.monotonic(), time.time(), procession.__version__, command)
+    head = writer.head(time.monotonic(), time.time(), procession.__version__)
     if not writer.append(fd, head):
         os.close(fd)
         raise OSError(f"cannot write the recording {name!r}: its file system is full")

@@ -142,8 +142,12 @@ class Table:
         """Note in one's own slot for whose end one waits (generation << 32 | index): the note's
         place, or -1 when more threads wait than are noted.
         """
-    def end_wait(self, index: int, place: int, /) -> None:
-        """Take a note back; nothing for place -1."""
+    def end_wait(self, index: int, place: int, given_up: int = ..., /) -> None:
+        """Take a note back (nothing for place -1), and of a wait that was given up the other
+        process's, too.
+        """
+    def joined_since(self, index: int, /) -> int:
+        """When the wait for its end began that lasted until it, or lasts yet; 0 for none."""
     def waits(self, index: int, /) -> list[tuple[int, int]]:
         """(whom, since_ns) of the waits noted."""
     def code_ended(self, index: int, at_ns: int = ..., /) -> int:

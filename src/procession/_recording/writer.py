@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 
+try:  # the module that json itself is built on, without the 3 ms that importing json costs
+    from _json import encode_basestring_ascii
+except ImportError:
+    from json.encoder import encode_basestring_ascii
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from typing import Any
 
 FORMAT = 1
@@ -27,42 +32,31 @@ def line(name: str, at: float, keeper: int, **fields: Any) -> bytes:
         keeper: Pid of the guard that tells it, or 0.
         fields: What else there is to say.
     """
-    event = {"event": name, "at": round(at, 6), "keeper": keeper, **fields}
-    return (_encode()(event) + "\n").encode()
+    said = "".join([f',"{key}":{_shown(value)}' for key, value in fields.items()])
+    return f'{{"event":"{name}","at":{at:.6f},"keeper":{keeper}{said}}}\n'.encode()
 
 
-def head(at: float, wall: float, version: str, command: bytes = b"[]") -> bytes:
+def _shown(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is bool:
+        return "true" if value else "false"
+    return repr(value)  # int, or a float that is a time
+
+
+def head(at: float, wall: float, version: str, command: Sequence[str] = ()) -> bytes:
     """The first line of a recording.
 
     Args:
         at: When it begins, in seconds on the monotonic clock.
         wall: The same moment in seconds since the epoch.
         version: Version of procession.
-        command: The command as a list in JSON; see `argument_list`.
+        command: What was run.
     """
     rest = f'{FORMAT},"at":{at:.6f},"keeper":0,"wall":{wall:.6f},"version":"{version}","command":'
-    return MARK + rest.encode() + command + b"}\n"
-
-
-def argument_list(arguments: list[str]) -> bytes:
-    """A list of texts in JSON, without importing what `line` needs."""
-    return ("[" + ",".join(f'"{_escaped(argument)}"' for argument in arguments) + "]").encode()
-
-
-def _escaped(text: str) -> str:
-    return "".join(
-        character
-        if " " <= character < "\x7f" and character not in '"\\'
-        else "".join(f"\\u{unit:04x}" for unit in _utf16(character))
-        for character in text
-    )
-
-
-def _utf16(character: str) -> tuple[int, ...]:
-    code = ord(character)
-    if code < 0x10000:
-        return (code,)
-    return 0xD800 + (code - 0x10000 >> 10), 0xDC00 + (code - 0x10000 & 0x3FF)
+    arguments = ",".join(map(encode_basestring_ascii, command))
+    return MARK + f"{rest}[{arguments}]}}\n".encode()
 
 
 def append(fd: int, lines: bytes) -> bool:
@@ -77,15 +71,3 @@ def append(fd: int, lines: bytes) -> bool:
     except OSError:
         return False
     return True
-
-
-_encoder: Callable[[Any], str] | None = None
-
-
-def _encode() -> Callable[[Any], str]:
-    global _encoder
-    if _encoder is None:
-        import json  # 3 ms that only a recorded program's guard pays
-
-        _encoder = json.JSONEncoder(separators=(",", ":")).encode
-    return _encoder

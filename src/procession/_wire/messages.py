@@ -15,7 +15,7 @@ and, while a recording is written (the table says so), what only the recording w
 
     (STARTED, index, generation)         a child's code begins
     (WAITS, waiter, whom, began_ns)      a wait has blocked for a moment and goes on
-    (WAITED, waiter, whom, began_ns, ended_ns)
+    (WAITED, waiter, whom, began_ns, ended_ns)   it was given up
     (CODE_ENDED, who, at_ns)             its code has ended, it waits at exit
 
 Over a *link* (one owner, the zygote):

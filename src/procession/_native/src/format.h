@@ -25,6 +25,7 @@
  *                                        while `how` is 0 there are no last words
  *   at any time    anybody               flags (only with the right generation in them), blame
  *   at any time    the process itself    waits, code_ended_ns: what it is doing, for who looks on
+ *   at any time    who waits for it      joined_since_ns
  *   from ENDED     its reaper            the ending that `word` names, never the others
  *
  * An ending: whoever means to end a slot takes one of its `endings` (a bit of `endings_taken`),
@@ -112,7 +113,7 @@ struct pn_slot {
     _Atomic uint64_t text[PN_TEXT_SIZE / 8];     /* 448  its exception in a line; valid with how */
     struct pn_wait waits[PN_WAITS];              /* 640 */
     _Atomic int64_t code_ended_ns; /* 688  when its code had ended and it began to exit; 0: not yet */
-    uint64_t spare2;               /* 696 */
+    _Atomic int64_t joined_since_ns; /* 696  when somebody began to wait for its end; 0: nobody did */
 };
 
 struct pn_table {
@@ -157,6 +158,7 @@ PN_AT(struct pn_slot, target, 352);
 PN_AT(struct pn_slot, text, 448);
 PN_AT(struct pn_slot, waits, 640);
 PN_AT(struct pn_slot, code_ended_ns, 688);
+PN_AT(struct pn_slot, joined_since_ns, 696);
 _Static_assert(sizeof(struct pn_slot) == 704, "a slot is 11 cache lines: bump PN_FORMAT with it");
 PN_AT(struct pn_wait, whom, 0);
 PN_AT(struct pn_wait, since_ns, 8);

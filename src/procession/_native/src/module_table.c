@@ -356,7 +356,7 @@ static PyObject *table_begin_wait(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "nK:begin_wait", &index, &whom) ||
         (slot = slot_at(object, index)) == NULL)
         return NULL;
-    int place = pn_slot_begin_wait(slot, whom);
+    int place = pn_slot_begin_wait(((Table *)object)->table, slot, whom);
     return PyLong_FromLong(place < 0 ? -1 : place);
 }
 
@@ -364,14 +364,14 @@ static PyObject *table_end_wait(PyObject *object, PyObject *args)
 {
     Py_ssize_t index;
     int place;
+    unsigned long long given_up = 0;
     struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "ni:end_wait", &index, &place) ||
+    if (!PyArg_ParseTuple(args, "ni|K:end_wait", &index, &place, &given_up) ||
         (slot = slot_at(object, index)) == NULL)
         return NULL;
     if (place >= PN_WAITS)
         return PyErr_Format(PyExc_IndexError, "wait %d: a slot has %d", place, PN_WAITS);
-    if (place >= 0)
-        pn_slot_end_wait(slot, place);
+    pn_slot_end_wait(((Table *)object)->table, slot, place, given_up);
     Py_RETURN_NONE;
 }
 
@@ -393,6 +393,16 @@ static PyObject *table_waits(PyObject *object, PyObject *args)
         Py_XDECREF(row);
     }
     return found;
+}
+
+static PyObject *table_joined_since(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "n:joined_since", &index) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    return PyLong_FromLongLong(PN_GET(slot->joined_since_ns));
 }
 
 static PyObject *table_code_ended(PyObject *object, PyObject *args)
@@ -484,6 +494,7 @@ static PyMethodDef table_methods[] = {
     {"begin_wait", table_begin_wait, METH_VARARGS, NULL},
     {"end_wait", table_end_wait, METH_VARARGS, NULL},
     {"waits", table_waits, METH_VARARGS, NULL},
+    {"joined_since", table_joined_since, METH_VARARGS, NULL},
     {"code_ended", table_code_ended, METH_VARARGS, NULL},
     {"recorded", table_recorded, METH_NOARGS, NULL},
     {"set_recorded", table_set_recorded, METH_VARARGS, NULL},

@@ -174,23 +174,41 @@ int pn_slot_wait(struct pn_slot *slot, uint32_t generation, int64_t deadline_ns)
     }
 }
 
-int pn_slot_begin_wait(struct pn_slot *slot, uint64_t whom)
+/* The slot of a process that one waits for; NULL when the process is long gone. */
+static struct pn_slot *slot_of(struct pn_table *table, uint64_t whom)
 {
+    uint32_t index = (uint32_t)whom;
+    if (index >= table->slot_count ||
+        pn_word_generation(atomic_load(&table->slots[index].word)) != whom >> 32)
+        return NULL;
+    return &table->slots[index];
+}
+
+int pn_slot_begin_wait(struct pn_table *table, struct pn_slot *slot, uint64_t whom)
+{
+    int64_t now = pn_now_ns();
+    struct pn_slot *other = slot_of(table, whom);
+    if (other != NULL)
+        PN_SET(other->joined_since_ns, now);
     for (int place = 0; place < PN_WAITS; place++) {
         struct pn_wait *wait = &slot->waits[place];
         uint64_t nobody = 0;
         if (!atomic_compare_exchange_strong(&wait->whom, &nobody, PN_WAIT_TAKEN))
             continue;
-        PN_SET(wait->since_ns, pn_now_ns());
+        PN_SET(wait->since_ns, now);
         atomic_store(&wait->whom, whom);
         return place;
     }
     return -EBUSY;
 }
 
-void pn_slot_end_wait(struct pn_slot *slot, int place)
+void pn_slot_end_wait(struct pn_table *table, struct pn_slot *slot, int place, uint64_t given_up)
 {
-    atomic_store(&slot->waits[place].whom, 0);
+    struct pn_slot *other = given_up != 0 ? slot_of(table, given_up) : NULL;
+    if (other != NULL)
+        PN_SET(other->joined_since_ns, 0);
+    if (place >= 0)
+        atomic_store(&slot->waits[place].whom, 0);
 }
 
 uint64_t pn_slot_read_wait(const struct pn_slot *slot, int place, int64_t *ret_since_ns)

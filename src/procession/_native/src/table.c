@@ -86,6 +86,7 @@ static int clear(struct pn_slot *slot, uint32_t generation)
     PN_SET(slot->asked_ns, 0);
     PN_SET(slot->running_ns, 0);
     PN_SET(slot->code_ended_ns, 0);
+    PN_SET(slot->joined_since_ns, 0);
     for (int place = 0; place < PN_WAITS; place++)
         PN_SET(slot->waits[place].whom, 0);
     PN_SET(slot->name[0], 0);

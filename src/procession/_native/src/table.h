@@ -81,10 +81,10 @@ int pn_slot_wait(struct pn_slot *slot, uint32_t generation, int64_t deadline_ns)
 
 /* Say that the caller, whose slot this is, waits for another process's end: the place of the note,
  * or -EBUSY when as many of its threads wait already as there are places. */
-int pn_slot_begin_wait(struct pn_slot *slot, uint64_t whom);
+int pn_slot_begin_wait(struct pn_table *table, struct pn_slot *slot, uint64_t whom);
 
-/* The wait at this place is over. */
-void pn_slot_end_wait(struct pn_slot *slot, int place);
+/* The wait at this place is over. given_up: the one waited for, where that has not ended; else 0. */
+void pn_slot_end_wait(struct pn_table *table, struct pn_slot *slot, int place, uint64_t given_up);
 
 /* A wait as it was at one moment: 0 when there is none at this place. */
 uint64_t pn_slot_read_wait(const struct pn_slot *slot, int place, int64_t *ret_since_ns);
