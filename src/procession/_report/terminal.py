@@ -70,6 +70,7 @@ ASCII = Signs(
 )
 
 _GREEN, _RED, _YELLOW, _MAGENTA, _DIM, _BOLD = "32", "31", "33", "35", "2", "1"
+_TITLE = "procession"
 _LEGEND = (
     ("asked", "asked for"),
     ("joins", "blocked in join"),
@@ -166,8 +167,11 @@ def _summary(timeline: Timeline, look: Look) -> list[str]:
         parts.append(f"{stray} could not be killed")
     else:
         parts.append(f"{gone} let go" if gone else "nothing left behind")
-    first, *rest = wrapped(parts, look.width - 12, f" {look.signs.dot} ", "")
-    return [look.painted("procession", _BOLD) + f"  {first}", *(" " * 12 + line for line in rest)]
+    parts[0] = f"{_TITLE}  {parts[0]}"
+    indent = " " * (len(_TITLE) + 2 if look.width >= PIDS_FROM else 2)
+    dot, more = look.signs.dot, look.signs.more
+    first, *rest = wrapped(parts, look.width, f" {dot} ", indent, more)
+    return [look.painted(_TITLE, _BOLD) + first.removeprefix(_TITLE), *rest]
 
 
 def _notes(timeline: Timeline, look: Look, verbose: bool) -> list[str]:
@@ -256,7 +260,7 @@ def _legend(used: set[str], look: Look) -> list[str]:
         if sign in used:
             shown = look.signs.levels[::3] if sign == "levels" else getattr(look.signs, sign)
             parts.append(f"{shown} {text}")
-    return wrapped(parts, look.width, "   ", "")
+    return wrapped(parts, look.width, "   ", "", look.signs.more)
 
 
 # --- bars -------------------------------------------------------------------------------------
@@ -308,7 +312,7 @@ class _Bars:
 
     def axis(self) -> str:
         """Labels at round times, as many as there is room for."""
-        step = next((s for s in _steps() if self._seconds / s * 8 <= self._width), self._seconds)
+        step = next((s for s in _steps() if self._seconds / s * 7 <= self._width), self._seconds)
         text = ""
         for n in range(self._width):
             if n * step > self._seconds * 1.0001:

@@ -44,15 +44,23 @@ def padded(text: str, width: int) -> str:
     return text + " " * (width - width_of(text))
 
 
-def wrapped(parts: list[str], width: int, between: str, indent: str) -> list[str]:
-    """Parts in as few lines as they fit in; what is too long for one is cut."""
+def wrapped(parts: list[str], width: int, between: str, indent: str, mark: str) -> list[str]:
+    """Parts in as few lines as they fit in; what is too long for one is cut.
+
+    Args:
+        parts: What is not to be torn.
+        width: Columns of a line.
+        between: What stands between two parts of one line.
+        indent: What every line but the first begins with.
+        mark: The sign that something was cut.
+    """
     lines: list[str] = []
     for part in parts:
         joined = lines[-1] + between + part if lines else part
         if lines and width_of(joined) <= width:
             lines[-1] = joined
         else:
-            lines.append(fitted((indent if lines else "") + part, width))
+            lines.append(fitted((indent if lines else "") + part, width, mark))
     return lines
 
 
