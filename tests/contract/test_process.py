@@ -104,22 +104,34 @@ def test_eight_threads_agree_about_a_kill(method: str) -> None:
         assert answers[0][2].how is How.SIGNALED
 
 
+SENTINELS = """
+import os, sys
+from multiprocessing import connection
+import procession
+
+context = procession.get_context(sys.argv[1])
+rounds = int(sys.argv[2])
+pending, ends = {}, []
+for _ in range(rounds):
+    process = context.Process(target=os.getpid)
+    process.start()
+    pending[process.sentinel] = process
+    while len(pending) >= 16 or (pending and len(ends) + len(pending) == rounds):
+        for sentinel in connection.wait(list(pending), 20):
+            ended = pending.pop(sentinel)
+            ends.append((ended.exitcode, ended.is_alive()))
+            ended.join(0)
+            ended.close()
+print(ends == [(0, False)] * rounds)
+"""
+
+
 @each_method
-def test_the_sentinel_never_runs_ahead_of_the_exit_code(method: str) -> None:
+def test_the_sentinel_never_runs_ahead_of_the_exit_code(method: str, tmp_path: Path) -> None:
     """Whoever sees the sentinel ready finds the exit code there: 2000 times over all methods."""
     rounds = {"forkserver": 1200, "fork": 700, "spawn": 100}[method]
-    pending: dict[int, Any] = {}
-    codes = []
-    for _ in range(rounds):
-        process = start(method, targets.nothing)
-        pending[process.sentinel] = process
-        while len(pending) >= 16 or (pending and len(codes) + len(pending) == rounds):
-            for sentinel in connection.wait(list(pending), 20):
-                ended = pending.pop(sentinel)  # type: ignore[call-overload]
-                codes.append((ended.exitcode, ended.is_alive()))
-                ended.join(0)
-                ended.close()
-    assert codes == [(0, False)] * rounds
+    finished = run_text(tmp_path, SENTINELS, method, str(rounds), limit=100)
+    assert finished.lines == ["True"], finished.err
 
 
 @each_method

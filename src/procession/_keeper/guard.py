@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORKED_CHILDREN_LIMIT_NS = 2_000_000_000  # until what was killed and is not gone is reported
+ZYGOTES_LIMIT = 1.0  # seconds for a zygote to finish; then it is killed and the guard does it
 
 
 class Guard:
@@ -124,22 +125,30 @@ class Guard:
         if received is None:
             self._forget(fd)  # it is dying; SIGCHLD says when it is gone
             return True
-        (kind, *rest), _ = received
+        self._note(received[0])
+        return True
+
+    def _note(self, message: tuple[Any, ...]) -> None:
+        """What a zygote has to say."""
+        kind, *rest = message
         if kind == messages.ENDED:
             self._ledger.ended(*rest)
         elif kind in (messages.STOPPED, messages.CONTINUED):
             self._ledger.recorder.stopped(kind, *rest)
         elif kind == messages.RETIRED:
             self._config["skip"] += rest
-        return True
+
+    def _drain_zygote(self, sock: channel.Socket) -> None:
+        """What a zygote that is gone had said; a reset comes before it, and is no end of it."""
+        for _ in range(2):
+            while (received := _receive_now(sock)) is not None:
+                self._note(received[0])
 
     def _zygote_ended(self, fd: int) -> None:
         """A zygote is gone: adopt what it had, and start another if it was the one that serves."""
         _, sock = self._zygotes.pop(fd)
+        self._drain_zygote(sock)
         if fd in self._handlers:
-            while (received := _receive_now(sock)) is not None:
-                if received[0][0] == messages.ENDED:
-                    self._ledger.ended(*received[0][1:])
             self._forget(fd)
         sock.close()
         self._adopt()
@@ -297,9 +306,10 @@ class Guard:
                 forked.add(pid)
             forked.scan(freeze=True)
             forked.kill()
-            for pid, _ in self._zygotes.values():
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            # what is below a zygote ends by its hand: whichever of us is killed meanwhile, the
+            # other one is there to finish it
+            for pid, zygote in self._zygotes.values():
+                self._finish_zygote(pid, zygote, messages.END)
             self._zygotes.clear()
             self._adopt()
             left = shutdown.end_everything(self._reaper)
@@ -323,21 +333,32 @@ class Guard:
                 ownerless.kill()
                 ownerless.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
         for pid, zygote in self._zygotes.values():
-            self._finish_zygote(pid, zygote)
+            self._finish_zygote(pid, zygote, messages.FINISH)
         self._zygotes.clear()
         self._adopt()
         self._reaper.reap()
         self._ledger.close("normal", let_go=procfs.children(os.getpid()))
 
-    def _finish_zygote(self, pid: int, zygote: channel.Socket) -> None:
+    def _finish_zygote(self, pid: int, zygote: channel.Socket, word: str) -> None:
+        """Tell a zygote to go, and hear what it says until then; kill it after a limit."""
+        poll = select.poll()
+        poll.register(zygote.fileno(), select.POLLIN)
+        deadline = time.monotonic() + ZYGOTES_LIMIT
         try:
-            channel.send(zygote, (messages.FINISH,))
-            while (received := channel.receive(zygote)) is not None:
-                if received[0][0] == messages.ENDED:
-                    self._ledger.ended(*received[0][1:])
+            channel.send(zygote, (word,), flags=channel.DONT_WAIT)
+            while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                received = channel.receive(zygote)
+                if received is None:
+                    break
+                self._note(received[0])
+            else:
+                os.kill(pid, signal.SIGKILL)
+        except BlockingIOError:
+            os.kill(pid, signal.SIGKILL)  # it reads nothing any more
         except (BrokenPipeError, ConnectionResetError):
             pass
         os.waitpid(pid, 0)
+        self._drain_zygote(zygote)
 
 
 def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | None:

@@ -84,6 +84,7 @@ def live(
 
         table.enter(index, _native.SPARE)
         _native.set_process_name(messages.COMM_SPARE)
+        _native.set_subreaper(True)  # what is below this process stays below it, also if orphaned
         _native.close_all_but([0, 1, 2, table.fileno(), door.fileno(), stream.fileno()])
         code = bootstrap.serve(bootstrap.Seat(table, door, index, generation), stream)
     except BaseException:

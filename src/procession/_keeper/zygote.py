@@ -87,10 +87,16 @@ class Zygote:
             return  # the guard died before we could watch it: nothing was started yet
         for fd in (self._guard.fileno(), self._guard_pidfd, self._signals):
             self._epoll.register(fd, select.EPOLLIN)
+        try:
+            self._serve()
+        finally:
+            if select_ready(self._guard_pidfd):
+                self._avenge_guard()
+
+    def _serve(self) -> None:
         while True:
             for fd, _ in self._epoll.poll(0 if self._busy() else -1):
                 if fd == self._guard_pidfd:
-                    self._avenge_guard()
                     return
                 if fd == self._guard.fileno():
                     if not self._hear_guard():
@@ -117,6 +123,9 @@ class Zygote:
             self._epoll.register(link.fileno(), select.EPOLLIN)
         elif kind == messages.FINISH:
             self._end_spares()
+            return False
+        elif kind == messages.END:
+            shutdown.end_everything(self._reaper)
             return False
         return True
 

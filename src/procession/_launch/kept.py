@@ -177,7 +177,7 @@ class SpawnHandle(KeptHandle):
         if not program:
             raise StartError(None, "there is no interpreter to execute (sys.executable is not set)")
         path = os.fsencode(program)
-        if not os.access(path, os.X_OK):
+        if not os.access(path, os.X_OK, effective_ids=True):
             raise StartError(
                 2, f"the interpreter {program!r} cannot be executed (any more); set_executable()"
             )

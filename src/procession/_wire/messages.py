@@ -28,7 +28,7 @@ Over a *link* (one owner, the zygote):
 Between guard and zygote:
 
     guard → zygote   (OWNER, owner); with the link      (PRELOAD, names, on_error)
-                     (FINISH,)
+                     (FINISH,)                          (END,)
     zygote → guard   (ENDED, index, generation)         (RETIRED, reason)
                      (STOPPED, index, generation, at_ns), (CONTINUED, …): only for the recording
 """
@@ -59,6 +59,9 @@ FAILED = "failed"
 OWNER = "owner"
 PRELOAD = "preload"
 FINISH = "finish"
+"""The program came to Python's own end: end the unused spares, and go."""
+END = "end"
+"""Main is gone: end everything below you, and go."""
 ENDED = "ended"
 RETIRED = "retired"
 READY = "ready"
