@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
 import time
 
 import procession
-from procession import _native
+from procession._cli.program import MainProcess
 from procession._kernel import procfs
 from procession._recording import writer
-from procession._wire.messages import COMM_GUARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
-GUARD_LIMIT = 5.0  # seconds that a guard gets to end what its main left
-KILL_LIMIT = 2.0  # seconds until what does not die is reported instead of waited for
-FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run(
@@ -56,53 +51,37 @@ def run(
     if refused := {"-E", "-I", "-S"} & set(flags):
         fail(f"{', '.join(refused)} keeps procession out of the program; leave it away")
     recording = _open_recording(output, force)
-    _native.set_subreaper(True)
     started = time.monotonic()
-    main = -1
-
-    def forward(number: int, _: Any) -> None:
-        if main > 0:
-            os.kill(main, number)
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
-    # the terminal sends these to main as well; a handler, not SIG_IGN, which main would inherit
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, lambda *_: None)
     head = writer.head(started, time.time(), procession.__version__, [*flags, *program])
     if not writer.append(recording, head):
         fail(f"cannot write {output!r}: its file system is full")
     try:
-        main = os.posix_spawn(
-            sys.executable,
-            [sys.executable, *flags, *program],
-            _environment(recording),
-            file_actions=[(os.POSIX_SPAWN_DUP2, recording, recording)],
-        )
+        main = MainProcess([sys.executable, *flags, *program], _environment(recording), recording)
     except OSError as error:
         fail(f"cannot start {sys.executable!r}: {error.strerror}")
-    status, used = _wait_for(main)
+    status, used = main.wait()
     _write(  # not before main has ended: making it costs an import that main would wait for
         recording,
         "program.started",
         started,
-        pid=main,
+        pid=main.pid,
         parent_pid=os.getpid(),
         program=name(program),
     )
     _write(
         recording,
         "program.exited",
-        pid=main,
+        pid=main.pid,
         exitcode=os.waitstatus_to_exitcode(status),
         cpu=round(used.ru_utime + used.ru_stime, 6),
         max_rss=used.ru_maxrss * 1024,
     )
-    _wait_for_guards()
-    if os.WIFSIGNALED(status) or _was_killed(recording, main):
-        _end_what_is_left(recording)
+    main.wait_for_guards()
+    if main.ended_by_itself:
+        _tell_of(recording, "process.let_go", main.what_is_left())
     else:
-        _let_go(recording)
+        _tell_of(recording, "process.unkillable", main.end_what_is_left())
+    main.close()
     if not quiet:
         _draw(recording, output, verbose)
     code = os.waitstatus_to_exitcode(status)
@@ -150,70 +129,8 @@ def name(program: Sequence[str]) -> str:
     return os.path.basename(program[0]) or program[0]
 
 
-def _wait_for(main: int) -> tuple[int, Any]:
-    """Reap until main has ended; its wait status, and what it used."""
-    while True:
-        pid, status, used = os.wait4(-1, 0)
-        if pid == main:
-            return status, used
-
-
-def _wait_for_guards() -> None:
-    """Let every guard below us finish: it ends what its main left, and tells the recording."""
-    deadline = time.monotonic() + GUARD_LIMIT
-    while time.monotonic() < deadline:
-        if not _reap():
-            return
-        if not any(procfs.name_of(pid) == COMM_GUARD for pid in procfs.children(os.getpid())):
-            return
-        time.sleep(0.001)
-
-
-def _reap() -> bool:
-    """Reap what has ended; false when there is no child left."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _was_killed(recording: int, main: int) -> bool:
-    """Whether main's guard saw it end without Python's own end (``os._exit``, say)."""
-    from procession import events
-    from procession._recording import reader
-
-    ends = [
-        event.how
-        for event in reader.read(_contents(recording))
-        if isinstance(event, events.ProgramEnded) and event.pid == main
-    ]
-    return bool(ends) and ends[-1] != "normal"
-
-
-def _end_what_is_left(recording: int) -> None:
-    """Kill what main started by other ways than multiprocessing, and what that started."""
-    deadline = time.monotonic() + KILL_LIMIT
-    while _reap():
-        for pid in procfs.children(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except PermissionError:
-                continue
-        if time.monotonic() > deadline:
-            _tell_of(recording, "process.unkillable")
-            return
-        time.sleep(0.001)
-
-
-def _let_go(recording: int) -> None:
-    if _reap():
-        _tell_of(recording, "process.let_go")
-
-
-def _tell_of(recording: int, event: str) -> None:
-    for pid in procfs.children(os.getpid()):
+def _tell_of(recording: int, event: str, pids: Sequence[int]) -> None:
+    for pid in pids:
         _write(recording, event, pid=pid, comm=procfs.name_of(pid))
 
 

@@ -29,25 +29,23 @@ def install(recording_fd: int = -1) -> None:
     global installed, recording
     recording = recording_fd
     installed = True
+    sys.meta_path.insert(0, _Watcher())
     if "multiprocessing.context" in sys.modules:
         patch()
-        return
-    sys.meta_path.insert(0, _Watcher())
 
 
 class _Watcher:
     """Patches `multiprocessing.context` when the program imports it, and not before: a program that
-    never does is not to pay for it.
+    never does is not to pay for it. It stays, since some import it anew.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find `multiprocessing.context` as ever, and patch it once it is executed."""
         if name != "multiprocessing.context":
             return None
-        import importlib.util
-
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
@@ -82,6 +80,17 @@ def patch(context: Any = None) -> None:
 
         return ForkHandle(process)
 
+    standard_preload = context.BaseContext.set_forkserver_preload
+
+    def set_forkserver_preload(self: Any, module_names: Any, **options: Any) -> None:
+        from procession._launch import keeper_client
+
+        names = list(module_names)
+        standard_preload(self, names, **options)
+        keeper_client.preload = names
+        keeper_client.preload_on_error = options.get("on_error", "ignore")
+
+    context.BaseContext.set_forkserver_preload = set_forkserver_preload
     context.ForkServerProcess._Popen = staticmethod(forkserver)
     context.SpawnProcess._Popen = staticmethod(spawn)
     context.ForkProcess._Popen = staticmethod(fork)
