@@ -13,7 +13,7 @@ import time
 
 from procession import _native
 from procession._kernel import procfs
-from procession._wire.messages import COMM_GUARD
+from procession._wire import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ PASSED_ON = (
 )
 GUARD_LIMIT = 5.0  # seconds that a guard gets to end what its main left
 KILL_LIMIT = 2.0  # seconds until what does not end is reported instead of waited for
+YOUNG = 1.0  # seconds; a keeper that has just been started may not have its recording yet
 LOOK_AGAIN = 0.02  # seconds, for what no signal tells: a guard that loses its parent, say
 
 OWN_END = "PROCESSION_OWN_END"
@@ -183,11 +184,16 @@ def _was_told(eventfd: int) -> bool:
 
 
 def _is_guard(pid: int, recording: os.stat_result) -> bool:
-    """Whether a process is the guard that writes to this program's recording."""
-    if procfs.name_of(pid) != COMM_GUARD:
-        return False  # a guard whose main was not ours may stay as long as it likes
+    """Whether a process is a guard that writes to this program's recording, or is about to.
+
+    A guard whose main was not ours may stay as long as it likes.
+    """
+    status = procfs.stat(pid)
+    if status is None or messages.KEEPER_BOOT.encode() not in _command_line(pid):
+        return False
     folder = f"/proc/{pid}/fd"
-    return any(_is_file(f"{folder}/{fd}", recording) for fd in _entries(folder))
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - status.start_time / os.sysconf("SC_CLK_TCK")
+    return age < YOUNG or any(_is_file(f"{folder}/{fd}", recording) for fd in _entries(folder))
 
 
 def _entries(folder: str) -> list[str]:
@@ -209,11 +215,15 @@ def _is_tracker(pid: int) -> bool:
 
     It removes what the program left in /dev/shm and then ends by itself; killed, it cannot.
     """
+    return b"multiprocessing.resource_tracker import main" in _command_line(pid)
+
+
+def _command_line(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"multiprocessing.resource_tracker import main" in file.read()
+            return file.read()
     except OSError:
-        return False
+        return b""
 
 
 def _has_ended(pid: int) -> bool:
