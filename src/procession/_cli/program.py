@@ -133,7 +133,9 @@ class MainProcess:
         deadline = time.monotonic() + KILL_LIMIT
         while _reap():
             left = _children()
-            if time.monotonic() > deadline or not any(map(_is_tracker, left)):
+            if time.monotonic() > deadline:
+                return left
+            if not any(procfs.is_ending(pid) or _is_tracker(pid) for pid in left):
                 return left
             self._hear(LOOK_AGAIN)
         return []
