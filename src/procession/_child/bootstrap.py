@@ -42,8 +42,13 @@ seat: Seat | None = None
 """This process's own seat; ``None`` in main and in what is not ours."""
 
 
-def serve(place: Seat, stream: channel.Socket) -> int:
+def serve(place: Seat, stream: channel.Socket, bell: int) -> int:
     """Wait as a spare for the start frame, then be that child.
+
+    Args:
+        place: Its seat.
+        stream: Where the frame will come from.
+        bell: An eventfd that tells the zygote to make another spare.
 
     Returns:
         The exit status; 0 also when no frame will ever come.
@@ -51,6 +56,8 @@ def serve(place: Seat, stream: channel.Socket) -> int:
     received = channel.receive_frame(stream)
     if received is None:
         return 0
+    os.eventfd_write(bell, 1)
+    os.close(bell)
     stream.close()
     header, payload, fds = received
     if header["exec"]:

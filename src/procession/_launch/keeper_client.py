@@ -18,7 +18,7 @@ import warnings
 
 from procession import _native
 from procession._launch import replacement
-from procession._wire import channel, messages
+from procession._wire import channel, main_module, messages
 from procession.errors import KeeperLost, StartError
 
 TYPE_CHECKING = False
@@ -105,9 +105,7 @@ class Keeper:
             while not self._spares:
                 self._say(link, messages.WAIT)
                 self._wait_for_spare(link)
-            spare = self._spares.popleft()
-            self._say(link, messages.TOOK)
-            return spare
+            return self._spares.popleft()
 
     def _open_link(self) -> None:
         ours, theirs = channel.message_pair()
@@ -382,6 +380,7 @@ def _start(zygote: bool) -> Keeper:
         "life": in_main_thread,
         "zygote": zygote,
         "sys_path": list(sys.path),
+        "main_path": main_module.path(),
         "preload": list(preload),
         "on_error": preload_on_error,
         "recording": replacement.recording >= 0,

@@ -20,10 +20,12 @@ and, while a recording is written (the table says so), what only the recording w
 
 Over a *link* (one owner, the zygote):
 
-    owner → zygote   TOOK       one spare was used
-                     WAIT       and none is left: its owner waits
+    owner → zygote   WAIT       no spare is left: its owner waits
     zygote → owner   (SPARE, pid, index, generation); with the spare's stream
                      (FAILED, errno, text)
+
+That a spare was used the zygote sees in the table; the spare itself rings its *bell* (an eventfd)
+when its call has come, so that its owner need not.
 
 Between guard and zygote:
 
@@ -51,7 +53,6 @@ CODE_ENDED = "code ended"
 STOPPED = "stopped"
 CONTINUED = "continued"
 
-TOOK = b"t"
 WAIT = b"w"
 SPARE = "spare"
 FAILED = "failed"
