@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 
-from procession import _native
+from procession import _identity, _native
 from procession._child import inherited
 from procession._wire import channel, messages
 
@@ -26,7 +26,7 @@ _SIZES = struct.Struct("<QQ")
 class Seat:
     """A process's place in its program: its slot in the table, and the way to the guard."""
 
-    __slots__ = ("credentials", "door", "generation", "index", "table")
+    __slots__ = ("credentials", "door", "generation", "guard_generation", "index", "table")
 
     def __init__(
         self, table: _native.Table, door: channel.Socket, index: int, generation: int
@@ -36,6 +36,7 @@ class Seat:
         self.door = door
         self.index = index
         self.generation = generation
+        self.guard_generation = table.read(messages.GUARD_SLOT)[1]
 
 
 seat: Seat | None = None
@@ -120,6 +121,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             if not header["exec"]:
                 ending.prepare_exit_functions()
             seat = place
+            _identity.settle(place.table)
             place.credentials = header["credentials"]
             rest = _restore_standard_descriptors(header, fds)
             if not header["exec"]:
