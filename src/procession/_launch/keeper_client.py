@@ -261,24 +261,17 @@ class Keeper:
             raise KeeperLost("the keeper that held what was asked for was killed")
         return answer
 
-    def tell(self, message: tuple[Any, ...], fds: list[int] | tuple[()] = ()) -> None:
-        """Say something to the guard that needs no answer.
+    def hand(self, message: tuple[Any, ...], fds: Sequence[int]) -> None:
+        """Give the guard something that must not be lost.
 
         Raises:
             KeeperLost: It is gone; the next call gets a new keeper.
         """
+        self._check()
         try:
             channel.send(self.door, message, fds)
         except OSError as error:
             raise self._lost() from error
-
-    def tell_later(self, message: tuple[Any, ...]) -> None:
-        """Say something that does no harm when it is not heard, without ever waiting."""
-        try:
-            if _inode(self.door.fileno()) == self._inodes.get(self.door.fileno()):
-                channel.send(self.door, message, (), channel.DONT_WAIT)
-        except OSError:
-            pass
 
     def say_goodbye(self, limit: float, how: str) -> None:
         """Tell the guard that this program came to Python's own end, and wait for it to finish.

@@ -8,6 +8,7 @@ may outlive its sender, and nothing is left when the program ends.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from procession._launch import keeper_client
@@ -39,7 +40,7 @@ def deposit(token: bytes, fd: int, last: _Keeper | None = None) -> _Keeper:
         KeeperLost, StartError: There is no guard to keep it.
     """
     keeper = keeper_client.ensure(zygote=False)
-    keeper.tell((messages.DEPOSIT, token, keeper.owner_id), [] if keeper is last else [fd])
+    keeper.hand((messages.DEPOSIT, token, keeper.owner_id), [] if keeper is last else [fd])
     return keeper
 
 
@@ -61,10 +62,10 @@ def claim(token: bytes) -> int:
 
 def arrived(token: bytes) -> None:
     """Say that an object came which this process has already."""
-    keeper_client.ensure(zygote=False).tell((messages.ARRIVED, token))
+    keeper_client.ensure(zygote=False).tell(messages.ARRIVED, token)
 
 
 def let_go(token: bytes, keeper: _Keeper) -> None:
     """This process, which deposited it with that keeper, has no use for it any more."""
-    if not keeper.closed:
-        keeper.tell_later((messages.DROP, token, keeper.owner_id))
+    if keeper.owner_pid == os.getpid():
+        keeper.tell(messages.DROP, token, keeper.owner_id)

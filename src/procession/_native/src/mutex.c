@@ -3,7 +3,7 @@
 
 /* Wait for an owner word to become ours. */
 static int wait_owned(struct pn_self *self, struct pn_mutex *mutex, uint64_t me,
-                      struct pn_wait *wait)
+                      struct pn_waiter *wait)
 {
     uint64_t asked = 0; /* who was seen to be dying */
     for (;;) {
@@ -45,7 +45,7 @@ int pn_mutex_lock(struct pn_self *self, struct pn_mutex *mutex, int64_t deadline
     if (atomic_compare_exchange_strong_explicit(&mutex->word, &nobody, me, memory_order_acquire,
                                                 memory_order_relaxed))
         return 0;
-    struct pn_wait wait;
+    struct pn_waiter wait;
     pn_wait_begin(&wait, &mutex->watch, pn_low_half(&mutex->word), deadline_ns);
     result = wait_owned(self, mutex, me, &wait);
     pn_wait_end(&wait, result == -EOWNERDEAD ? 0 : result);

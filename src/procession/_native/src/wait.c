@@ -9,13 +9,13 @@
 #define LEASE_NS (24 * MS)   /* a slice, and what a busy machine takes to come around to it */
 #define LONG_NS (5000 * MS)  /* of the others, who only look whether two watch */
 
-void pn_wait_begin(struct pn_wait *wait, struct pn_watch *watch, const uint32_t *word,
+void pn_wait_begin(struct pn_waiter *wait, struct pn_watch *watch, const uint32_t *word,
                    int64_t deadline_ns)
 {
-    *wait = (struct pn_wait){watch, word, deadline_ns, FIRST_NS, 0, -1, 0};
+    *wait = (struct pn_waiter){watch, word, deadline_ns, FIRST_NS, 0, -1, 0};
 }
 
-void pn_wait_soon(struct pn_wait *wait)
+void pn_wait_soon(struct pn_waiter *wait)
 {
     wait->slice_ns = MS;
 }
@@ -27,7 +27,7 @@ static int expired(int64_t lease, int64_t now)
 }
 
 /* Hold an office from now on. */
-static int hold(struct pn_wait *wait, int office, int64_t before, int64_t now)
+static int hold(struct pn_waiter *wait, int office, int64_t before, int64_t now)
 {
     if (!atomic_compare_exchange_strong(&wait->watch->lease[office], &before, now + LEASE_NS))
         return 0;
@@ -37,7 +37,7 @@ static int hold(struct pn_wait *wait, int office, int64_t before, int64_t now)
 }
 
 /* Whether this waiter is one of the two who watch, from now on until the next time. */
-static int watches(struct pn_wait *wait, int64_t now)
+static int watches(struct pn_waiter *wait, int64_t now)
 {
     if (wait->office >= 0 && !hold(wait, wait->office, wait->held_ns, now))
         wait->office = -1; /* we came late, and somebody else took it */
@@ -53,7 +53,7 @@ static int watches(struct pn_wait *wait, int64_t now)
     return 1;
 }
 
-int pn_wait_sleep(struct pn_wait *wait, uint32_t expected)
+int pn_wait_sleep(struct pn_waiter *wait, uint32_t expected)
 {
     int64_t now = pn_now_ns();
     if (wait->deadline_ns != PN_FOREVER && now >= wait->deadline_ns)
@@ -72,7 +72,7 @@ int pn_wait_sleep(struct pn_wait *wait, uint32_t expected)
     return result == -EINTR ? result : 0;
 }
 
-void pn_wait_end(struct pn_wait *wait, int result)
+void pn_wait_end(struct pn_waiter *wait, int result)
 {
     int wake = result < 0 && wait->slept;
     if (wait->office >= 0) {

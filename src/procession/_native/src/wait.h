@@ -7,7 +7,7 @@
  * somebody has promised to look: of one who was killed or stopped the lease runs out, nothing has
  * to be repaired, and the other one wakes a successor. Times are CLOCK_MONOTONIC.
  *
- *     struct pn_wait wait;
+ *     struct pn_waiter wait;
  *     pn_wait_begin(&wait, &object->watch, word, deadline_ns);
  *     for (;;) {
  *         look at the state; leave with the answer when there is one
@@ -29,7 +29,7 @@ struct pn_watch {
 };
 _Static_assert(sizeof(struct pn_watch) == 16, "part of every shared object's layout");
 
-struct pn_wait {
+struct pn_waiter {
     struct pn_watch *watch;
     const uint32_t *word;
     int64_t deadline_ns, slice_ns, held_ns;
@@ -37,7 +37,7 @@ struct pn_wait {
     int slept;
 };
 
-void pn_wait_begin(struct pn_wait *wait, struct pn_watch *watch, const uint32_t *word,
+void pn_wait_begin(struct pn_waiter *wait, struct pn_watch *watch, const uint32_t *word,
                    int64_t deadline_ns);
 
 /* Sleep while *word is `expected`.
@@ -45,13 +45,13 @@ void pn_wait_begin(struct pn_wait *wait, struct pn_watch *watch, const uint32_t 
  *    0            look again: woken, the word differed, or it is time to
  *    -ETIMEDOUT   the deadline has passed
  *    -EINTR       a signal came */
-int pn_wait_sleep(struct pn_wait *wait, uint32_t expected);
+int pn_wait_sleep(struct pn_waiter *wait, uint32_t expected);
 
 /* Something is about to happen that nobody will tell of: look again after 1, 2, 4, ... ms. */
-void pn_wait_soon(struct pn_wait *wait);
+void pn_wait_soon(struct pn_waiter *wait);
 
 /* The wait is over, with what was waited for (0) or without (< 0): then a wake-up that came with
  * the deadline or the signal is passed on. */
-void pn_wait_end(struct pn_wait *wait, int result);
+void pn_wait_end(struct pn_waiter *wait, int result);
 
 #endif
