@@ -214,7 +214,8 @@ class Keeper:
         What the guard is too busy to hear for a second, or no longer there to hear, is dropped: no
         program waits for its recording.
         """
-        if self.closed or _inode(self.door.fileno()) != self._inodes[self.door.fileno()]:
+        door = self.door.fileno()
+        if self.closed or door < 0 or _inode(door) != self._inodes[door]:
             return False  # the program closed it, and somebody else has the number by now
         for last in (False, True):
             try:
