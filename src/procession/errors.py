@@ -19,7 +19,6 @@ __all__ = [
     "RecordingError",
     "RemoteError",
     "ResultNotPicklable",
-    "SharedObjectLost",
     "StartError",
     "StillRunning",
 ]
@@ -45,10 +44,6 @@ class KeeperLost(ProcessionError, RuntimeError):
 
 class RecordingError(ProcessionError, ValueError):
     """A file is no recording, or the program is recorded already; the text says which."""
-
-
-class SharedObjectLost(ProcessionError, RuntimeError):
-    """A shared object was sent to this process, but nobody in its program has it any more."""
 
 
 class StillRunning(ProcessionError, TimeoutError):

@@ -59,15 +59,11 @@ def run(
         main = MainProcess([sys.executable, *flags, *program], _environment(recording), recording)
     except OSError as error:
         fail(f"cannot start {sys.executable!r}: {error.strerror}")
-    status, used = main.wait()
-    _write(  # not before main has ended: making it costs an import that main would wait for
-        recording,
-        "program.started",
-        started,
-        pid=main.pid,
-        parent_pid=os.getpid(),
-        program=name(program),
+    us = os.getpid()
+    _write(
+        recording, "program.started", started, pid=main.pid, parent_pid=us, program=name(program)
     )
+    status, used = main.wait()
     _write(
         recording,
         "program.exited",

@@ -148,6 +148,25 @@ class Ledger:
         if isinstance(outcome, int):
             os.close(outcome)
 
+    def end_recording(self) -> None:
+        """No more is told, but all that had happened until now.
+
+        The table knows already of what nobody has said yet: processes that were asked for a moment
+        ago, and ends of which the zygote's word is still on its way.
+        """
+        self._settle_forked(final=False)
+        known = set(self._unreleased)
+        for index, _, state in self._table.pids():
+            row = self._table.read(index)
+            if index <= messages.GUARD_SLOT or not row[10] or (index, row[1]) in known:
+                continue
+            if state == _native.ENDED:
+                me = identity(index, row[1])
+                self.recorder.reaped(me, index, row, self._seen_ending.get(me))
+            else:
+                self.recorder.seen(index, row[1])
+        self.recorder.end()
+
     # --- the end of the program ------------------------------------------------------------
 
     def close(

@@ -43,17 +43,24 @@ class Recorder:
         self._name = name
         self._keeper = os.getpid()
         self._fd = -1
+        self._since_ns = 0
         self._told: dict[int, set[str]] = {}
         """Process → what was told of it; until it is reaped."""
 
     # --- the file --------------------------------------------------------------------------
 
-    def begin(self, fd: int) -> None:
-        """Write a recording from now on, into a file whose head is there."""
+    def begin(self, fd: int, since_ns: int = 0) -> None:
+        """Write a recording from now on, into a file whose head is there.
+
+        Args:
+            fd: The file.
+            since_ns: What had ended by then is not on the record.
+        """
         if self._fd >= 0:
             os.close(fd)
             return
         self._fd = fd
+        self._since_ns = since_ns
         self._table.set_recorded(True)
         status = procfs.stat(self._main_pid)
         self._write(
@@ -98,7 +105,7 @@ class Recorder:
         if self._fd < 0:
             return
         row = self._table.read(index)
-        if row[1] == generation and row[10]:
+        if row[1] == generation and row[10] and row[2]:  # one that is being forked has no pid yet
             self._write(self._beginning(generation << 32 | index, row))
 
     def ended(self, me: int, index: int, at_ns: int) -> None:
@@ -118,9 +125,9 @@ class Recorder:
             row: What the table says of it.
             seen_ns: When it was seen to end, where that was before it was reaped.
         """
-        if self._fd < 0:
-            return
         ended_ns = row[12]
+        if self._fd < 0 or (me not in self._told and ended_ns < self._since_ns):
+            return
         lines = self._beginning(me, row) + self._code_ended(me, index)
         if "ended" not in self._told.pop(me):
             lines += self._line("process.ended", min(seen_ns or ended_ns, ended_ns), id=me)

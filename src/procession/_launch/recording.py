@@ -111,6 +111,6 @@ def record(path: str | os.PathLike[str], *, force: bool = False) -> Recording:
     replacement.recording = fd
     if keeper is not None and not keeper.closed:
         keeper.table.set_recorded(True)  # here, so that the very next start is told
-        if not keeper.tell(messages.RECORD, fds=[fd]):
+        if not keeper.tell(messages.RECORD, time.monotonic_ns(), fds=[fd]):
             keeper.table.set_recorded(False)
     return Recording(name, fd)

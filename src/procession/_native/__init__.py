@@ -3,15 +3,11 @@ operation safe when its process is killed in the middle of it. Used by every roo
 """
 
 from procession._native._core import (
-    ALIVE,
     ASKED,
     CLAIMED,
-    DEAD,
-    DYING,
     ENDED,
     EXITED,
     FLAG_DAEMON,
-    FLAG_GUEST,
     FLAG_LOST,
     FLAG_OOM,
     FLAG_RELEASED,
@@ -28,7 +24,6 @@ from procession._native._core import (
     SPARE,
     SPAWN,
     TABLE_NAME,
-    Memory,
     Table,
     apply_surroundings,
     close_all_but,
@@ -47,15 +42,11 @@ from procession._native._core import (
 )
 
 __all__ = [
-    "ALIVE",
     "ASKED",
     "CLAIMED",
-    "DEAD",
-    "DYING",
     "ENDED",
     "EXITED",
     "FLAG_DAEMON",
-    "FLAG_GUEST",
     "FLAG_LOST",
     "FLAG_OOM",
     "FLAG_RELEASED",
@@ -72,7 +63,6 @@ __all__ = [
     "SPARE",
     "SPAWN",
     "TABLE_NAME",
-    "Memory",
     "Table",
     "apply_surroundings",
     "close_all_but",
