@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     )
     from procession.ending import Ending, How, Rusage
     from procession.errors import (
+        CallExited,
+        CallTimeout,
         ForkedThreadsWarning,
         GroupCancelled,
         GroupTimeout,
         KeeperLost,
+        PoolTerminated,
         ProcessDied,
         ProcessionError,
         RecordingError,
         StartError,
         StillRunning,
+        WorkerDied,
     )
+    from procession.executor import ProcessPoolExecutor, map
     from procession.group import ProcessGroup
 
 del TYPE_CHECKING  # of no use to users, who would find it by dir()
@@ -86,6 +91,10 @@ _FROM_MODULES = {
     "GroupCancelled": "errors",
     "GroupTimeout": "errors",
     "KeeperLost": "errors",
+    "WorkerDied": "errors",
+    "PoolTerminated": "errors",
+    "CallTimeout": "errors",
+    "CallExited": "errors",
     "ProcessDied": "errors",
     "ProcessionError": "errors",
     "RecordingError": "errors",
@@ -94,6 +103,8 @@ _FROM_MODULES = {
     "Recording": "_launch.recording",
     "record": "_launch.recording",
     "ProcessGroup": "group",
+    "ProcessPoolExecutor": "executor",
+    "map": "executor",
 }
 
 __all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         def fixed_method(self) -> str | None:
             """The start method fixed by the user or by use, or ``None``."""
 
+        def get_context(self, method: str | None = None) -> Any:
+            """The context in force."""
+
         def popen(self, process: Any) -> Any:
             """Start a process by the start method in force."""
 
@@ -29,6 +32,11 @@ def _filled() -> Default:
         importlib.import_module("procession.context")  # fills the slot
     assert default is not None
     return default
+
+
+def context() -> Any:
+    """The default context, whose start method is fixed by asking."""
+    return _filled().get_context()
 
 
 def adopt(method: str | None) -> None:

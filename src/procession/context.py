@@ -112,6 +112,18 @@ class _Context(BaseContext):
         except KeyError:
             raise ValueError(f"cannot find context for {method!r}") from None
 
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Any = None,
+        initargs: Any = (),
+        maxtasksperchild: int | None = None,
+    ) -> Any:
+        """Worker processes of this context that take calls; see `procession.pool.Pool`."""
+        from procession.pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, self.get_context())
+
     def set_forkserver_preload(
         self, module_names: Sequence[str], *, on_error: str = "ignore"
     ) -> None:

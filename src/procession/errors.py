@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from procession.ending import Ending
 
 __all__ = [
+    "CallExited",
+    "CallTimeout",
     "ForkedThreadsWarning",
     "GroupCancelled",
     "GroupTimeout",
     "KeeperLost",
+    "PoolTerminated",
     "ProcessDied",
     "ProcessionError",
     "RecordingError",
@@ -21,6 +24,7 @@ __all__ = [
     "ResultNotPicklable",
     "StartError",
     "StillRunning",
+    "WorkerDied",
 ]
 
 
@@ -67,6 +71,66 @@ class ProcessDied(ProcessionError, RuntimeError):
 
     def __str__(self) -> str:
         return f"process {self.name!r} (pid {self.pid}) has no result: it {self.ending}"
+
+
+class WorkerDied(ProcessDied):
+    """The worker of a pool or executor ended with a call in its hands; that call alone is lost.
+
+    Attributes:
+        name: The worker's name.
+        pid: Its process id.
+        ending: How it ended.
+        call: The call and its arguments, in short.
+        stack: Its Python stack, where a crash (SIGSEGV, SIGABRT, …) ended it; else empty.
+    """
+
+    def __init__(self, name: str, pid: int, ending: Ending, call: str, stack: str = "") -> None:
+        super().__init__(name, pid, ending)
+        self.args = (name, pid, ending, call, stack)
+        self.call = call
+        self.stack = stack
+
+    def __str__(self) -> str:
+        text = f"worker {self.name!r} (pid {self.pid}) {self.ending} in {self.call}"
+        return f"{text}\n{self.stack}" if self.stack else text
+
+
+class CallExited(ProcessionError, RuntimeError):
+    """A call in a pool called ``sys.exit``: that ends the call, and nobody else (G7).
+
+    Attributes:
+        call: The call and its arguments, in short.
+        code: What was passed to ``sys.exit``.
+    """
+
+    def __init__(self, call: str, code: object) -> None:
+        super().__init__(call, code)
+        self.call = call
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.call} called sys.exit({self.code!r})"
+
+
+class CallTimeout(ProcessionError, TimeoutError):
+    """A call in a pool took longer than it was given; its worker was stopped and replaced.
+
+    Attributes:
+        call: The call and its arguments, in short.
+        timeout: What it was given, seconds.
+    """
+
+    def __init__(self, call: str, timeout: float) -> None:
+        super().__init__(call, timeout)
+        self.call = call
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"{self.call} did not end within {self.timeout} s; its worker was stopped"
+
+
+class PoolTerminated(ProcessionError, RuntimeError):
+    """The result of a call was asked for that had not ended when its pool was terminated."""
 
 
 class GroupCancelled(ProcessionError, RuntimeError):

@@ -42,6 +42,7 @@ def warm_up() -> None:
     import multiprocessing.resource_tracker
     import multiprocessing.synchronize  # noqa: F401
 
+    importlib.import_module("procession._crew.worker")
     settle()
 
 

@@ -64,6 +64,15 @@ def load_outcome(blob: bytes) -> Outcome:
     return Outcome(None, error)
 
 
+def remote_text(blob: bytes) -> str:
+    """The traceback of an outcome's exception, as that process would have printed it."""
+    kind, *rest = pickle.loads(blob)
+    if kind == "value":
+        return ""
+    text: str = rest[0 if kind == "remote" else 1][3]
+    return text
+
+
 def _dump(value: Any) -> bytes:
     import io
     from multiprocessing.reduction import ForkingPickler

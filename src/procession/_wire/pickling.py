@@ -13,6 +13,8 @@ import sys
 import types
 from multiprocessing.reduction import ForkingPickler
 
+from procession._wire.main_module import plan
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,10 +26,10 @@ _DEPTH = 6  # how deep the search for the culprit of a failed pickle goes
 _WIDTH = 200  # and how many members of one container it tries
 
 _Cached = functools._lru_cache_wrapper
-_Failures = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
+FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 
 
-def dump_start(process: Any, preparation: dict[str, Any], plan: MainPlan) -> bytes:
+def dump_start(process: Any, preparation: dict[str, Any], main: MainPlan) -> bytes:
     """Pickle what a child needs: its preparation, main's namespace by value, the process object.
 
     The caller has made itself the spawning Popen, so that locks and descriptors pickle.
@@ -36,21 +38,21 @@ def dump_start(process: Any, preparation: dict[str, Any], plan: MainPlan) -> byt
         Exception: What pickle raised, with the way to the culprit and what to do in its text.
     """
     buffer = io.BytesIO()
-    if plan.kind == "value":
+    if main.kind == "value":
         preparation.pop("init_main_from_name", None)
         preparation.pop("init_main_from_path", None)
-    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((plan.kind, preparation))
+    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((main.kind, preparation))
     start = buffer.tell()
-    if plan.kind != "value":
+    if main.kind != "value":
         try:
             ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(process)
             return buffer.getvalue()
-        except _Failures:
+        except FAILURES:
             buffer.seek(start)
             buffer.truncate()
     names: set[str] = set()
-    body = _dump_by_value(process, names, process, ships=plan.kind != "value")
-    if plan.kind == "value":
+    body = _dump_by_value(process, names, process, ships=main.kind != "value")
+    if main.kind == "value":
         namespace = _Namespace(sys.modules["__main__"]).dump(names)
         ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(namespace)
     buffer.write(body)
@@ -62,9 +64,47 @@ def _dump_by_value(value: Any, names: set[str], process: Any, *, ships: bool) ->
     pickler = _pickler_class()(buffer, names, ships=ships)
     try:
         pickler.dump(value)
-    except _Failures as error:
+    except FAILURES as error:
         raise _explained(error, process) from error.__cause__
     return buffer.getvalue()
+
+
+def dump_function(function: Any) -> bytes:
+    """Pickle what a worker is to call; by value what it may not have as it is here and now.
+
+    Raises:
+        Exception: What pickle raised.
+    """
+    if goes_by_value(function):
+        return dump_by_value(function)
+    try:
+        return bytes(ForkingPickler.dumps(function))
+    except FAILURES as error:
+        try:
+            return dump_by_value(function)
+        except Exception:
+            raise error from error.__cause__
+
+
+def dump_by_value(value: Any) -> bytes:
+    """Pickle what plain pickle cannot name, for a child that has been running for a while.
+
+    Functions of a by-value main go with their code: the child may have an older one.
+    """
+    names: set[str] | None = None if plan().kind == "value" else set()
+    buffer = io.BytesIO()
+    _pickler_class()(buffer, names, ships=True).dump(value)
+    return buffer.getvalue()
+
+
+def goes_by_value(function: Any) -> bool:
+    """Whether a child that has been running for a while may have an older function of that name."""
+    if plan().kind != "value":
+        return False
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__module__", None) in ("__main__", "__mp_main__")
 
 
 # --- by value ---------------------------------------------------------------------------------
@@ -377,7 +417,7 @@ def _words(error: Exception) -> str:
 
 def _same_kind(error: Exception, text: str) -> Exception:
     """An exception of the type that pickle raised here, so that `except` clauses still catch it."""
-    kind = type(error) if type(error) in _Failures else pickle.PicklingError
+    kind = type(error) if type(error) in FAILURES else pickle.PicklingError
     explained = kind(text)
     explained.__cause__ = error
     return explained

@@ -1,10 +1,28 @@
-"""`multiprocessing.dummy` itself, private names and all: not ours yet."""
+"""`multiprocessing.dummy`: threads with the face of processes, and our pool of threads."""
 
-import sys
-from multiprocessing import dummy
-from multiprocessing.dummy import *  # noqa: F403 (for static tools)
+from __future__ import annotations
 
-# before the replacement, after which this folder is searched no more
-import procession.dummy.connection  # noqa: F401
+from collections.abc import Callable, Iterable
+from multiprocessing import dummy as _standard
+from typing import Any
 
-sys.modules[__name__] = dummy
+__all__ = list(_standard.__all__)
+
+
+def Pool(
+    processes: int | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+) -> Any:
+    """A pool of threads; see `procession.pool.ThreadPool`."""
+    from procession.pool import ThreadPool
+
+    return ThreadPool(processes, initializer, initargs)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_standard)})

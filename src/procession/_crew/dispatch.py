@@ -1,0 +1,886 @@
+"""The crew: workers, calls that wait, and the one thread that brings them together.
+
+A caller's thread gives its call to an idle worker itself, and for a plain `apply` waits for it
+itself; the dispatcher comes in for all else. State changes under one lock; what the user's code
+sees of it (values, exceptions, callbacks) is handed over without it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import math
+import os
+import select
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from procession._crew import encoding, worker
+from procession._crew.encoding import Channel, Mapping, Packer
+from procession._crew.hand import Done, Hand, end
+from procession._crew.jobs import Batch, Call, Calls, Job, MapJob, describe, pack
+from procession._crew.slate import Slate
+from procession._launch import stopping
+from procession._launch.own_thread import OwnThread
+from procession._wire import channel as wire
+from procession._wire import pickling
+from procession._wire.outcome import load_outcome, remote_text
+from procession.errors import CallExited, CallTimeout, ResultNotPicklable, WorkerDied
+
+if TYPE_CHECKING:
+    from procession.ending import Ending
+
+OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
+BAD_LUCK = 100  # and so many that were killed before they came to their initializer
+RECEIVE_LIMIT = 1  # seconds in which who waits for a worker directly looks whether it lives
+START_ATTEMPTS = 3  # workers in a row that may end in their initializer; that is no accident
+
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+class Words:
+    """The exceptions in which a crew tells of failures; a pool and an executor have their own."""
+
+    def died(self, hand: Hand, ending: Ending, call: str, stack: str) -> BaseException:
+        """A worker died with a call in hand."""
+        return WorkerDied(hand.process.name, hand.pid, ending, call, stack)
+
+    def exited(self, call: str, error: BaseException) -> BaseException:
+        """A call called ``sys.exit``."""
+        exited = CallExited(call, exit_code(error))
+        exited.__cause__ = error
+        return exited
+
+    def unsendable(self, call: str, text: str, error: BaseException) -> BaseException:
+        """A call returned what cannot be pickled."""
+        refused = ResultNotPicklable(
+            f"{call} returned {text}, which cannot be pickled: {type(error).__name__}: {error}"
+        )
+        refused.__cause__ = error
+        return refused
+
+    def unloadable(self, call: str, error: BaseException) -> BaseException:
+        """What a call returned cannot be unpickled here."""
+        refused = ResultNotPicklable(
+            f"what {call} returned cannot be unpickled here: {type(error).__name__}: {error}"
+        )
+        refused.__cause__ = error
+        return refused
+
+    def raised(self, error: BaseException, text: str) -> BaseException:
+        """A call raised; with its traceback in words."""
+        return error
+
+    def no_start(self, error: BaseException) -> BaseException:
+        """The initializer failed, or no worker can be started: what every call ends with."""
+        return error
+
+
+def exit_code(error: BaseException) -> object:
+    """What was passed to ``sys.exit``; the attribute itself does not survive pickling."""
+    return error.args[0] if len(error.args) == 1 else error.args or None
+
+
+class Crew:
+    """Workers and their calls.
+
+    Args:
+        size: How many workers.
+        start: Starts a worker process that runs ``target(*args)``.
+        initializer: Called by each worker before its first call.
+        initargs: Its arguments.
+        tasks: After so many tasks a worker is replaced; ``None``: never.
+        words: How failures are told.
+        on_demand: Start a worker only when a call finds none idle.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        start: Callable[[Callable[..., None], tuple[Any, ...]], Any],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        tasks: int | None = None,
+        words: Words | None = None,
+        on_demand: bool = False,
+    ) -> None:
+        self.size = size
+        self.hands: list[Hand] = []
+        self.broken: BaseException | None = None
+        self._start_process = start
+        self._initializer = initializer
+        self._initargs = initargs
+        self._tasks = tasks
+        self._words = words or Words()
+        self._on_demand = on_demand
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._calls = Calls()
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._after: list[Callable[[], None]] = []
+        self._packers: list[Packer] = []
+        self._closing = False
+        self._terminated = False
+        self._bad_starts = 0
+        self._kicked = False
+        self._wakes_at = 0.0
+        self._by_fd: dict[int, Hand] = {}
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._thread: OwnThread | None = None
+        self._ended = threading.Event()
+        _crews.add(self)
+        if not on_demand:
+            self._hire_all()
+        self._thread = OwnThread("procession-dispatcher", _Dispatcher(self).run)
+        self._thread.start()
+
+    # --- what is asked of it ----------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[Any]:
+        """The worker processes."""
+        with self._lock:
+            return [hand.process for hand in self.hands]
+
+    def is_owner(self) -> bool:
+        """Whether this process made the crew, and is no forked copy."""
+        return self._owner == os.getpid()
+
+    def submit(self, call: Call) -> None:
+        """Take over a call; whatever becomes of it is told to its ``finish``."""
+        if not self.encode(call):
+            return
+        self.submit_encoded(call)
+
+    def submit_encoded(self, call: Call) -> None:
+        """As `submit`, for a call that was pickled already."""
+        with self._lock:
+            if self.broken is None:
+                self._calls.waiting.append(call)
+                if self._calls not in self._jobs:
+                    self._jobs.append(self._calls)
+                if self._calls.is_quick() and any(hand.batches for hand in self.hands):
+                    self.kick()  # by the time it looks there may be more of them
+                else:
+                    self._assign()
+            else:
+                self.later(lambda: call.finish(False, self.broken))
+        self._tell()
+
+    def submit_map(self, job: MapJob) -> None:
+        """Take over a map's calls."""
+        with self._lock:
+            if self.broken is None:
+                self._jobs.append(job)
+                self._assign()
+            else:
+                broken = self.broken
+                self.later(lambda: job.sink.abandoned(broken))
+        job.start(self)
+        self._tell()
+
+    def call(self, call: Call) -> bool:
+        """Run an encoded call with an idle worker and wait for it in this thread.
+
+        Returns:
+            False where no worker is idle: then nothing was done.
+        """
+        with self._lock:
+            hand = self._borrow()
+            if hand is None:
+                return False
+            batch = Batch(
+                self._calls,
+                [call],
+                [call.entry],
+                [(call.function, call.args, call.kwargs)],
+                {0: call.buffers} if call.buffers else {},
+            )
+            try:
+                hand.give(batch)
+            except OSError:
+                self._give_back(hand)  # it is dead; the dispatcher sees to that
+                return True
+        try:
+            done = self._await(hand)
+        except BaseException:
+            with self._lock:
+                self._give_back(hand)  # its outcome comes by the dispatcher, if at all
+            raise
+        with self._lock:
+            parts = hand.ended(done[0][1], done[0][2], done[1]) if done else []
+            self._give_back(hand)
+            if self._jobs:
+                self._assign()
+        self._deliver(parts)
+        self._tell()
+        return True
+
+    def cancel(self, call: Call) -> bool:
+        """End a call that a worker has in hand, and the worker with it.
+
+        Returns:
+            False where no worker has it any more.
+        """
+        with self._lock:
+            if self._calls.forget(call):
+                return True
+            hand = self._whose(call)
+            if hand is None:
+                return False
+            if hand.in_hand() > 1:
+                self._recall(hand)
+                if self._calls.forget(call):
+                    return True
+                if self._whose(call) is None:
+                    return False
+            self._end_for(hand, lambda batch, at: None)
+        return True
+
+    def cancel_map(self, job: MapJob) -> None:
+        """Begin no more calls of a map."""
+        with self._lock:
+            job.cancel()
+            self.kick()
+
+    def cancel_waiting(self, error: BaseException) -> None:
+        """Drop the calls that no worker has begun; maps that lose some end with an error."""
+        with self._lock:
+            calls = list(self._calls.waiting)
+            self._calls.waiting.clear()
+            jobs = [job for job in self._jobs if isinstance(job, MapJob)]
+            for job in jobs:
+                job.cancel()
+            self.kick()
+        for call in calls:
+            if call.drop is not None:
+                call.drop()
+        for job in jobs:
+            job.sink.abandoned(error)
+
+    def lift_limits(self) -> None:
+        """Take all input without waiting for results to be taken."""
+        with self._lock:
+            for job in self._jobs:
+                if isinstance(job, MapJob):
+                    job.lift_limit()
+
+    def close(self) -> None:
+        """Take no more calls; end when all are done."""
+        with self._lock:
+            self._closing = True
+            self.kick()
+
+    def terminate(
+        self, steps: stopping.Steps | None = None, error: BaseException | None = None
+    ) -> None:
+        """End all workers now; calls that have not ended never will, unless with an error."""
+        with self._lock:
+            self._terminated = self._closing = True
+            jobs, calls = self._drop_all()
+            hands = list(self.hands)
+            for job in jobs:
+                job.cancel()
+            for hand in hands:
+                hand.dismiss()  # who has nothing to do comes to Python's own end
+        end(hands, stopping.terminating(stopping.GRACE) if steps is None else steps)
+        if error is not None:
+            for call in calls:
+                call.finish(False, error)
+            for job in jobs:
+                job.sink.abandoned(error)
+        self.kick()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all has ended; false when the time was over."""
+        if self._thread is threading.current_thread():
+            return False
+        return self._ended.wait(timeout)
+
+    def kick(self) -> None:
+        """Let the dispatcher look again."""
+        if not self._kicked:
+            self._kicked = True
+            with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+                os.eventfd_write(self._wake, 1)
+
+    def later(self, what: Callable[[], None]) -> None:
+        """Do something when the lock is free."""
+        self._after.append(what)
+
+    @contextlib.contextmanager
+    def packer(self) -> Iterator[Packer]:
+        """A packer that nobody else uses at the moment."""
+        packer = self._packers.pop() if self._packers else Packer()
+        try:
+            yield packer
+        finally:
+            packer.take_buffers()
+            self._packers.append(packer)
+
+    # --- giving out ------------------------------------------------------------------------
+
+    def encode(self, call: Call) -> bool:
+        """Pickle a call in its caller's thread; a failure ends the call, and is false."""
+        try:
+            with self.packer() as packer:
+                function = _portable(call.function)
+                call.entry = pack(packer, (function, call.args, call.kwargs))
+                call.buffers = packer.take_buffers()
+        except KeyboardInterrupt:
+            raise
+        except SystemExit as error:
+            text = describe(call.function, call.args, call.kwargs)
+            call.finish(False, self._words.exited(text, error))
+            return False
+        except BaseException as error:
+            call.finish(False, error)
+            return False
+        return True
+
+    def _assign(self) -> None:
+        """Give every worker that can take one a batch. Called with the lock held."""
+        while self._jobs:
+            hand = self._free_hand()
+            if hand is None:
+                return
+            batch = self._next_batch(hand)
+            if batch is None:
+                return
+            self._give(hand, batch)
+
+    def _give(self, hand: Hand, batch: Batch) -> None:
+        try:
+            hand.give(batch)
+        except OSError:
+            pass  # it is dead: its end brings back what it was given
+        due = hand.deadline
+        if due is None and (len(hand.batches) > 1 or len(batch) > 1):
+            due = hand.heard + OVERDUE
+        if due is not None and due < self._wakes_at:
+            self.kick()
+
+    def _next_batch(self, hand: Hand) -> Batch | None:
+        """Calls for a worker, of the first job that has any."""
+        for job in list(self._jobs):
+            if hand.batches and (job.is_timed() or not job.is_quick()):
+                return None  # it would keep them waiting behind what it does now
+            batch = job.take(job.size(self.size), self)
+            if job.is_exhausted():
+                self._jobs.remove(job)
+            if batch is not None:
+                return batch
+        return None
+
+    def _free_hand(self) -> Hand | None:
+        """The worker that should get the next batch."""
+        quick = None
+        starting = None
+        for hand in self.hands:
+            if hand.leaving or hand.borrowed or hand.verdict is not None or hand.is_spent():
+                continue
+            if not hand.batches:
+                if hand.ready:
+                    return hand
+                starting = starting or hand
+            elif quick is None and hand.could_take_more():
+                quick = hand
+        if starting is not None:
+            return starting
+        if self._on_demand and len(self.hands) < self.size and not self._terminated:
+            hired = self._try_to_hire()
+            if hired is not None:
+                return hired
+        return quick
+
+    # --- one call directly -----------------------------------------------------------------
+
+    def _borrow(self) -> Hand | None:
+        if self._jobs or self.broken is not None or self._terminated:
+            return None
+        hand = self._free_hand()
+        if hand is None or hand.batches or not hand.ready:
+            return None
+        hand.borrowed = True
+        self._epoll.modify(hand.channel.fileno(), 0)
+        return hand
+
+    def _give_back(self, hand: Hand) -> None:
+        hand.borrowed = False
+        if hand in self.hands:
+            self._epoll.modify(hand.channel.fileno(), select.EPOLLIN)
+            if hand.is_spent():
+                self.kick()
+
+    def _await(self, hand: Hand) -> tuple[tuple[Any, ...], Mapping] | None:
+        """Its next outcomes; ``None`` when it died, which the dispatcher will see, too."""
+        while True:
+            try:
+                return hand.channel.receive()
+            except BlockingIOError:  # nothing for a while: is there still somebody?
+                poll = select.poll()
+                poll.register(hand.sentinel, select.POLLIN)
+                if poll.poll(0):
+                    return None
+
+    # --- workers ---------------------------------------------------------------------------
+
+    def _hire_all(self) -> None:
+        started: list[tuple[Any, Channel, Slate]] = []
+        try:
+            for _ in range(self.size):
+                started.append(self._start())
+        except BaseException:
+            for process, line, notes in started:
+                process.terminate()
+                process.join()
+                line.close()
+                notes.close()
+            self._close()
+            raise
+        for one in started:
+            self._seat(*one)
+
+    def _hire(self) -> Hand:
+        return self._seat(*self._start())
+
+    def _start(self) -> tuple[Any, Channel, Slate]:
+        ours, theirs = encoding.pair()
+        theirs_fd = theirs.detach()  # in a forked worker no object of ours may close it
+        notes = Slate()
+        line = Channel(ours, patience=RECEIVE_LIMIT)
+        passed = worker.Passed(theirs_fd), worker.Passed(notes.fd)
+        try:
+            process = self._start_process(worker.work, (*passed, self._initializer, self._initargs))
+        except BaseException:
+            line.close()
+            notes.close()
+            raise
+        finally:
+            if self.is_owner():
+                os.close(theirs_fd)
+        return process, line, notes
+
+    def _seat(self, process: Any, line: Channel, notes: Slate) -> Hand:
+        hand = Hand(process, line, notes, self._tasks)
+        self.hands.append(hand)
+        self._by_fd[line.fileno()] = self._by_fd[hand.sentinel] = hand
+        self._epoll.register(line.fileno(), select.EPOLLIN)
+        self._epoll.register(hand.sentinel, select.EPOLLIN)
+        return hand
+
+    def _try_to_hire(self) -> Hand | None:
+        try:
+            return self._hire()
+        except Exception as error:
+            if not self.hands:  # nobody is left to do anything
+                self._break(error)
+            return None
+
+    def _replenish(self) -> None:
+        """Replace what has ended, where there is or may be something to do."""
+        if self.broken is not None or self._terminated:
+            return
+        if self._on_demand:
+            self._assign()
+            return
+        while len(self.hands) < self.size and not (self._closing and not self._has_work()):
+            if self._try_to_hire() is None:
+                return
+
+    def _has_work(self) -> bool:
+        return bool(self._jobs) or any(hand.batches for hand in self.hands)
+
+    def _whose(self, call: Call) -> Hand | None:
+        for hand in self.hands:
+            for batch in hand.batches:
+                if batch.job is self._calls and call in batch.ids[batch.done :]:
+                    return hand
+        return None
+
+    def _recall(self, hand: Hand) -> None:
+        """Take back what a worker has not begun, and take over what it has ended."""
+        with hand.stopped() as is_stopped:
+            if not is_stopped:
+                return
+            parts = hand.salvage()
+            back = hand.not_begun()
+        hand.heard = time.monotonic()
+        self.later(lambda: self._deliver(parts))
+        self._put_back(back)
+        self._assign()
+
+    def _put_back(self, batches: list[Batch]) -> None:
+        for batch in reversed(batches):
+            batch.job.put_back(batch)
+            if batch.job not in self._jobs:
+                self._jobs.appendleft(batch.job)
+
+    def _end_for(self, hand: Hand, verdict: Callable[[Batch, int], BaseException | None]) -> None:
+        """End a worker for the sake of the one call in its hands."""
+        hand.verdict = verdict
+        hand.deadline = None
+        self.later(lambda: end([hand], ()))
+        self.kick()
+
+    def _break(self, error: BaseException) -> None:
+        """Nothing can be done any more: all calls end with this error."""
+        self.broken = self._words.no_start(error)
+        jobs, calls = self._drop_all()
+        hands = list(self.hands)
+        broken = self.broken
+
+        def tell() -> None:
+            end(hands, ())
+            for call in calls:
+                call.finish(False, broken)
+            for job in jobs:
+                job.cancel()
+                job.sink.abandoned(broken)
+
+        self.later(tell)
+
+    def _drop_all(self) -> tuple[list[MapJob], list[Call]]:
+        """Forget all calls; the maps and single calls that they were of."""
+        jobs: list[MapJob] = []
+        calls = list(self._calls.waiting)
+        batches = [batch for hand in self.hands for batch in hand.batches]
+        for job in [*self._jobs, *(batch.job for batch in batches)]:
+            if isinstance(job, MapJob) and job not in jobs:
+                jobs.append(job)
+        for batch in [*self._calls._returned, *batches]:
+            if batch.job is self._calls:
+                calls += batch.ids[batch.done :]
+        self._jobs.clear()
+        self._calls.waiting.clear()
+        self._calls._returned.clear()
+        for hand in self.hands:
+            hand.verdict = hand.verdict or _nothing
+            hand.batches.clear()
+        return jobs, calls
+
+    def _close(self) -> None:
+        for hand in self.hands:
+            hand.close()
+        self.hands.clear()
+        self._by_fd.clear()
+        self._epoll.close()
+        os.close(self._wake)
+        self._wake = -1
+
+    # --- outcomes --------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Do what waited for the lock."""
+        while self._after:
+            with self._lock:
+                after, self._after = self._after, []
+            for what in after:
+                try:
+                    what()
+                except Exception:
+                    sys.excepthook(*sys.exc_info())
+
+    def _deliver(self, parts: list[Done]) -> None:
+        """Hand outcomes over. Without the lock: unpickling runs the users' code."""
+        for batch, start, outcomes, mapping in parts:
+            job = batch.job
+            if isinstance(job, MapJob):
+                self._deliver_to_map(job, batch, start, outcomes, mapping)
+                continue
+            for at, outcome in enumerate(outcomes, start):
+                call: Call = batch.ids[at]
+                call.finish(*self._decode(job, batch.items[at], outcome, mapping))
+
+    def _deliver_to_map(
+        self, job: MapJob, batch: Batch, start: int, outcomes: list[Any], mapping: Mapping
+    ) -> None:
+        ids = batch.ids[start : start + len(outcomes)]
+        if encoding.PLAIN.issuperset(map(type, outcomes)):
+            job.sink.values(ids, outcomes)
+            return
+        values: list[Any] = []
+        good: list[int] = []
+        for at, outcome in enumerate(outcomes):
+            ok, value = self._decode(job, batch.items[start + at], outcome, mapping)
+            if ok:
+                good.append(ids[at])
+                values.append(value)
+            else:
+                job.sink.failed(ids[at], value)
+        if good:
+            job.sink.values(ids if len(good) == len(ids) else good, values)
+
+    def _decode(self, job: Job, item: Any, outcome: Any, mapping: Mapping) -> tuple[bool, Any]:
+        if encoding.is_value(outcome):
+            try:
+                return True, encoding.unpack(outcome, mapping)
+            except BaseException as error:
+                return False, self._words.unloadable(job.text(item), error)
+        kind, *rest = outcome
+        blob = rest[-1]
+        cause = load_outcome(blob).error
+        assert cause is not None
+        if kind == encoding.EXITED:
+            return False, self._words.exited(job.text(item), cause)
+        if kind == encoding.UNSENDABLE:
+            return False, self._words.unsendable(job.text(item), rest[0], cause)
+        return False, self._words.raised(cause, remote_text(blob))
+
+    def _fail(self, batch: Batch, at: int, error: BaseException) -> None:
+        job = batch.job
+        if isinstance(job, MapJob):
+            job.sink.failed(batch.ids[at], error)
+        else:
+            call: Call = batch.ids[at]
+            call.finish(False, error)
+
+    # --- the dispatcher's side --------------------------------------------------------------
+
+    def _patience(self) -> float | None:
+        """Seconds until a worker may have to be looked at."""
+        now = time.monotonic()
+        rest: float | None = None
+        for hand in self.hands:
+            if hand.borrowed or hand.verdict is not None:
+                continue
+            until = hand.deadline
+            if hand.batches and (len(hand.batches) > 1 or len(hand.batches[0]) > 1):
+                overdue = hand.heard + OVERDUE
+                until = overdue if until is None else min(until, overdue)
+            if until is not None:
+                rest = until - now if rest is None else min(rest, until - now)
+        return None if rest is None else max(0.0, rest)
+
+    def _look_at_the_time(self) -> None:
+        now = time.monotonic()
+        for hand in list(self.hands):
+            if hand.borrowed or hand.verdict is not None:
+                continue
+            if hand.deadline is not None and hand.deadline <= now:
+                self._end_for(hand, _too_late)
+            elif hand.batches and hand.heard + OVERDUE <= now and hand.in_hand() > 1:
+                self._recall(hand)
+
+    def _hear(self, hand: Hand) -> bool:
+        """Take one message of a worker; false when there is none."""
+        try:
+            received = hand.channel.receive(wire.DONT_WAIT)
+        except BlockingIOError:
+            return False
+        if received is None:
+            self._unregister(hand.channel.fileno())
+            self._by_fd.pop(hand.channel.fileno(), None)
+            return False
+        (kind, *rest), mapping = received
+        if kind == encoding.READY:
+            hand.ready = True
+            self._bad_starts = 0
+            hand.heard = time.monotonic()
+        elif kind == encoding.INITIALIZER_FAILED:
+            outcome = load_outcome(rest[0])
+            assert outcome.error is not None
+            if isinstance(outcome.error, SystemExit):
+                self._break(Words().exited("the initializer", outcome.error))
+            else:
+                self._break(self._words.raised(outcome.error, remote_text(rest[0])))
+        elif hand.batches:
+            first, outcomes, used_ns = rest
+            hand.batches[0].job.measured(used_ns, len(outcomes))
+            parts = hand.ended(first, outcomes, mapping)
+            self.later(lambda: self._deliver(parts))
+        return True
+
+    def _unregister(self, fd: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.unregister(fd)
+
+    def _bury(self, hand: Hand) -> None:
+        """A worker has ended: what it had in hand ends, too, or goes to others."""
+        while self._hear(hand):
+            pass
+        for fd in (hand.channel.fileno(), hand.sentinel):
+            self._unregister(fd)
+            self._by_fd.pop(fd, None)
+        self.hands.remove(hand)
+        ending = hand.ending()
+        parts = hand.salvage()
+        back = hand.not_begun()
+        lost = hand.lost()
+        stack = hand.stack()
+        initializing = hand.was_initializing()
+        hand.close()
+        self.later(lambda: self._deliver(parts))
+        self._put_back(back)
+        for batch, at in lost:
+            if hand.verdict is not None:
+                error = hand.verdict(batch, at)
+            else:
+                error = self._words.died(hand, ending, batch.job.text(batch.items[at]), stack)
+            if error is not None:
+                self.later(functools.partial(self._fail, batch, at, error))
+        if not hand.ready and not self._terminated and self.broken is None:
+            self._judge_start(hand, ending, stack, initializing=initializing)
+        self._replenish()
+        self._assign()
+
+    def _judge_start(self, hand: Hand, ending: Ending, stack: str, *, initializing: bool) -> None:
+        """A worker ended before it was ready: an accident, or what every other one will do?"""
+        by_itself = initializing or ending.signal is None
+        self._bad_starts += BAD_LUCK // max(START_ATTEMPTS, self.size) if by_itself else 1
+        if self._bad_starts >= BAD_LUCK - self.size:
+            where = "its initializer" if initializing else "its start"
+            self._break(self._words.died(hand, ending, where, stack))
+
+    def _dismiss_the_spent(self) -> None:
+        for hand in list(self.hands):
+            if hand.is_spent() and not hand.batches and not hand.borrowed:
+                hand.dismiss()
+
+    def _is_over(self) -> bool:
+        if not self._closing:
+            return False
+        if not (self._terminated or self.broken is not None) and self._has_work():
+            return False
+        for hand in self.hands:
+            hand.dismiss()
+        return not self.hands
+
+
+class _Dispatcher:
+    """The thread's own side; it lets go of a crew that nobody else holds.
+
+    Args:
+        crew: The crew.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def run(self) -> None:
+        """Bring calls and workers together until the crew has ended."""
+        crew = self._crew
+        try:
+            while not self._step(crew):
+                pass
+        except Exception as error:  # a fault of ours: nobody is to wait for ever because of it
+            sys.excepthook(*sys.exc_info())
+            with crew._lock:
+                crew._closing = True
+                crew._break(error)
+            crew._tell()
+            crew._close()
+        finally:
+            crew._ended.set()
+
+    def _step(self, crew: Crew) -> bool:
+        with crew._lock:
+            patience = crew._patience()
+            crew._wakes_at = math.inf if patience is None else time.monotonic() + patience
+        events = crew._epoll.poll(patience)
+        with crew._lock:
+            crew._wakes_at = 0.0
+            dead: list[Hand] = []
+            for fd, _ in events:
+                hand = crew._by_fd.get(fd)
+                if hand is None:
+                    if fd == crew._wake:
+                        with contextlib.suppress(BlockingIOError):
+                            os.eventfd_read(fd)
+                        crew._kicked = False
+                elif hand.borrowed:
+                    continue
+                elif fd == hand.sentinel:
+                    dead.append(hand)
+                else:
+                    crew._hear(hand)
+            for hand in dead:
+                crew._bury(hand)
+            crew._look_at_the_time()
+            crew._dismiss_the_spent()
+            crew._assign()
+            over = crew._is_over()
+            if over:
+                crew._close()
+        crew._tell()
+        return over
+
+
+def _nothing(batch: Batch, at: int) -> BaseException | None:
+    return None
+
+
+def _too_late(batch: Batch, at: int) -> BaseException | None:
+    job = batch.job
+    timeout = job.timeout
+    if timeout is None and not isinstance(job, MapJob):
+        timeout = batch.ids[at].timeout
+    return CallTimeout(job.text(batch.items[at]), timeout or 0.0)
+
+
+_portables: collections.OrderedDict[tuple[int, Any], Any] = collections.OrderedDict()
+_loaded: dict[bytes, Any] = {}
+
+
+def _portable(function: Callable[..., Any]) -> Any:
+    """The function, or what stands for it where a worker cannot have it by name."""
+    if not pickling.goes_by_value(function):
+        return function
+    key = (id(function), getattr(function, "__code__", None))
+    known = _portables.get(key)
+    if known is None or known.function is not function:
+        known = _Portable(function, pickling.dump_function(function))
+        _portables[key] = known
+        while len(_portables) > worker.KNOWN_FUNCTIONS:
+            _portables.popitem(last=False)
+    return known
+
+
+class _Portable:
+    """A function of a by-value main, pickled once for many calls."""
+
+    def __init__(self, function: Any, blob: bytes) -> None:
+        self.function = function
+        self.blob = blob
+
+    def __reduce__(self) -> Any:
+        return load_portable, (self.blob,)
+
+
+def load_portable(blob: bytes) -> Any:
+    """The function, unpickled once in each worker."""
+    import pickle
+
+    if blob not in _loaded:
+        if len(_loaded) >= worker.KNOWN_FUNCTIONS:
+            _loaded.pop(next(iter(_loaded)))
+        _loaded[blob] = pickle.loads(blob)
+    return _loaded[blob]
+
+
+def _after_fork_in_child() -> None:
+    """A forked copy lets go of its starter's workers."""
+    for crew in list(_crews):
+        if crew.is_owner():
+            continue
+        for hand in crew.hands:
+            with contextlib.suppress(OSError):
+                hand.channel.close()
+            with contextlib.suppress(OSError, BufferError, ValueError):
+                hand.slate.close()
+        crew.hands.clear()
+        with contextlib.suppress(OSError, ValueError):
+            crew._close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+__all__ = ["Crew", "Words"]

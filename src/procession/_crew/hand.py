@@ -1,0 +1,250 @@
+"""A worker as its owner sees it: its process, channel and slate, and the calls in its hands."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from procession._crew import encoding, slate, worker
+from procession._crew.encoding import Channel, Mapping
+from procession._crew.jobs import Batch
+from procession._crew.slate import Slate
+from procession._kernel import procfs
+from procession._launch import stopping
+from procession._launch.handle import Handle
+from procession.ending import LOST_EXITCODE, Ending, How
+
+STOP_LIMIT = 0.2  # seconds in which a process that was sent SIGSTOP has stopped; it needs a moment
+
+Done = tuple[Batch, int, list[Any], Mapping]
+"""A batch, the position of the first of its calls that ended, their outcomes, and their buffers."""
+
+
+class Hand:
+    """One worker.
+
+    Args:
+        process: The started process.
+        line: Our end of its channel.
+        notes: Its slate.
+        budget: Tasks it may still take; ``None`` has no limit.
+    """
+
+    def __init__(self, process: Any, line: Channel, notes: Slate, budget: int | None) -> None:
+        self.process = process
+        self.channel = line
+        self.slate = notes
+        self.budget = budget
+        self.sentinel: int = process.sentinel
+        self.pid: int = process.pid
+        self.batches: collections.deque[Batch] = collections.deque()
+        self.ready = False
+        self.leaving = False
+        self.borrowed = False
+        """Whether a thread waits for its call directly, past the dispatcher."""
+        self.heard = time.monotonic()
+        self.deadline: float | None = None
+        self.verdict: Callable[[Batch, int], BaseException | None] | None = None
+        """What is to be said of the call that it was ended for."""
+        self._known: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._next = 1
+        self._done = 0
+
+    # --- calls -----------------------------------------------------------------------------
+
+    def is_spent(self) -> bool:
+        """Whether it has taken all tasks that it may."""
+        return self.budget is not None and self.budget <= 0
+
+    def could_take_more(self) -> bool:
+        """Whether it will soon have done what it has, and should find the next calls there."""
+        if len(self.batches) != 1 or not self.ready or self.deadline is not None:
+            return False
+        return self.batches[0].job.is_quick()
+
+    def in_hand(self) -> int:
+        """How many calls it was given and has not ended."""
+        return sum(len(batch) - batch.done for batch in self.batches)
+
+    def give(self, batch: Batch) -> None:
+        """Send it a batch.
+
+        Raises:
+            OSError: It is gone; the batch is in its hands all the same.
+        """
+        batch.first, batch.done = self._next, 0
+        self._next += len(batch)
+        if not self.batches:
+            self.heard = time.monotonic()
+        self.batches.append(batch)
+        job = batch.job
+        if self.budget is not None:
+            self.budget -= max(1, len(batch) // job.chunk)
+        blob = None
+        if job.blob is not None and job.key not in self._known:
+            worker.remember(self._known, job.key)
+            blob = job.blob
+        if job.timeout is not None:
+            self.deadline = time.monotonic() + job.timeout
+        elif job.shape == worker.WHOLE and batch.ids[0].timeout is not None:
+            self.deadline = time.monotonic() + batch.ids[0].timeout
+        message = (encoding.CALLS, batch.first, job.shape, job.key, blob, batch.entries)
+        self.channel.send(message, batch.all_buffers())
+
+    def dismiss(self) -> None:
+        """Tell it to end when it has done what it has in hand."""
+        if not self.leaving:
+            self.leaving = True
+            with contextlib.suppress(OSError):
+                self.channel.send((encoding.END,))
+
+    def ended(self, first: int, outcomes: list[Any], mapping: Mapping) -> list[Done]:
+        """Calls have ended, from a number on; what is known of some already is left out."""
+        self.heard = time.monotonic()
+        self.deadline = None
+        found: list[Done] = []
+        if first <= self._done:
+            outcomes = outcomes[self._done + 1 - first :]
+            first = self._done + 1
+        at = 0
+        while at < len(outcomes) and self.batches:  # none are left where all was dropped
+            batch = self.batches[0]
+            start = first + at - batch.first
+            some = outcomes[at : at + len(batch) - start]
+            found.append((batch, start, some, mapping))
+            batch.done = start + len(some)
+            at += len(some)
+            self._done = first + at - 1
+            if batch.done == len(batch):
+                self.batches.popleft()
+        return found
+
+    # --- while it cannot run ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[bool]:
+        """Stop the process for a moment; false where that is not possible, or not soon."""
+        was = procfs.stat(self.pid)
+        if was is not None and was.state in "Tt":
+            yield True
+            return
+        try:
+            self._signal(signal.SIGSTOP)
+        except OSError:
+            yield False
+            return
+        try:
+            deadline = time.monotonic() + STOP_LIMIT
+            while (now := procfs.stat(self.pid)) is not None and now.state not in "TtZX":
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0)
+            yield now is not None and now.state in "Tt"
+        finally:
+            with contextlib.suppress(OSError):
+                self._signal(signal.SIGCONT)
+
+    def salvage(self) -> list[Done]:
+        """The outcomes on its slate. Only while it cannot run."""
+        first, outcomes = self.slate.outcomes()
+        return self.ended(first, outcomes, Mapping()) if outcomes else []
+
+    def not_begun(self) -> list[Batch]:
+        """Take back the calls that it did not begin. Only while it cannot run."""
+        begun = self.slate.words[slate.BEGUN]
+        back: list[Batch] = []
+        while self.batches:
+            batch = self.batches[-1]
+            kept = begun + 1 - batch.first
+            if kept >= len(batch):
+                break
+            if kept > batch.done:
+                self.batches[-1] = _cut(batch, kept)
+                back.insert(0, batch.tail(kept))
+                break
+            self.batches.pop()
+            back.insert(0, batch.tail(batch.done))
+        self.slate.words[slate.REVOKED_FROM] = begun
+        self.slate.words[slate.REVOKED_TO] = self._next - 1
+        return back
+
+    def lost(self) -> list[tuple[Batch, int]]:
+        """The calls that nothing will come of, now that it is dead: one, or none."""
+        found = [(batch, at) for batch in self.batches for at in range(batch.done, len(batch))]
+        self.batches.clear()
+        return found
+
+    # --- the process -----------------------------------------------------------------------
+
+    def _signal(self, number: int) -> None:
+        handle = self.process._popen
+        if isinstance(handle, Handle):
+            pidfd = handle.open_sentinel()
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            except OSError as error:
+                raise ProcessLookupError from error
+            finally:
+                os.close(pidfd)
+        elif self.process.is_alive():
+            os.kill(self.pid, number)
+
+    def ending(self) -> Ending:
+        """How it ended; only after it did."""
+        self.process.join()
+        handle = self.process._popen
+        if isinstance(handle, Handle) and handle.ending is not None:
+            return handle.ending
+        code = self.process.exitcode
+        if code is None:
+            return Ending(How.LOST, LOST_EXITCODE)
+        return Ending(How.SIGNALED if code < 0 else How.EXITED, code)
+
+    def was_initializing(self) -> bool:
+        """Whether it ended in its initializer."""
+        stage: int = self.slate.words[slate.STAGE]
+        return stage == slate.INITIALIZING
+
+    def stack(self) -> str:
+        """Its Python stack, where it crashed."""
+        return self.slate.stack()
+
+    def close(self) -> None:
+        """Let go of its channel and slate."""
+        self.channel.close()
+        self.slate.close()
+
+
+def end(hands: Sequence[Hand], steps: stopping.Steps) -> None:
+    """End workers, and everything below them."""
+    ours = [hand.process._popen for hand in hands if isinstance(hand.process._popen, Handle)]
+    if ours:
+        stopping.end_trees(ours, steps)
+    others = [hand.process for hand in hands if not isinstance(hand.process._popen, Handle)]
+    for process in others:
+        process.terminate() if steps else process.kill()
+    limit = sum(seconds for _, seconds in steps)
+    deadline = time.monotonic() + limit
+    for process in others:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join(stopping.GRACE)
+
+
+def _cut(batch: Batch, count: int) -> Batch:
+    buffers = {at: found for at, found in batch.buffers.items() if at < count}
+    return Batch(
+        batch.job,
+        batch.ids[:count],
+        batch.entries[:count],
+        batch.items[:count],
+        buffers,
+        batch.first,
+        batch.done,
+    )

@@ -1,0 +1,77 @@
+"""A worker's slate: memory shared with its owner alone, where it notes what it has in hand.
+
+The owner reads it only while the worker cannot run, dead or stopped: so it needs no lock, and what
+a killed worker had finished is not lost.
+
+    0     8 bytes each, the words below
+    4096  outcomes that were not sent yet: marshalled, one after the other
+    then  room for the stack that faulthandler writes when the worker crashes
+"""
+
+from __future__ import annotations
+
+import io
+import marshal
+import mmap
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BEGUN = 0
+"""Number of the call that was begun last."""
+END = 1
+"""Where the noted outcomes end; 0: there are none."""
+FIRST = 2
+"""Number of the call that the first of them belongs to."""
+REVOKED_FROM = 3
+REVOKED_TO = 4
+"""Calls after the first and up to the second number are not to be begun; the owner writes these."""
+STAGE = 5
+"""0 until the worker's own code runs; then `INITIALIZING`, then `WORKING`."""
+INITIALIZING, WORKING = 1, 2
+
+AREA = 4096
+LIMIT = AREA + 128 * 1024
+STACK = 16 * 1024
+SIZE = LIMIT + STACK
+
+
+class Slate:
+    """The mapped slate.
+
+    Args:
+        fd: Its memfd; ``None`` makes a new one.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            fd = os.memfd_create("procession-slate", os.MFD_CLOEXEC)
+            os.ftruncate(fd, SIZE)
+        self.fd = fd
+        self.memory = mmap.mmap(fd, SIZE)
+        self.words = memoryview(self.memory)[:AREA].cast("Q")
+
+    # --- the owner's side ------------------------------------------------------------------
+
+    def outcomes(self) -> tuple[int, list[Any]]:
+        """Number of the first call whose outcome is noted, and the outcomes."""
+        end, first = self.words[END], self.words[FIRST]
+        if not end:
+            return first, []
+        file = io.BytesIO(self.memory[AREA:end])
+        found = []
+        while file.tell() < end - AREA:
+            found.append(marshal.load(file))
+        return first, found
+
+    def stack(self) -> str:
+        """What faulthandler wrote when the worker crashed; empty where it did not."""
+        return self.memory[LIMIT:SIZE].rstrip(b"\0").decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.words.release()
+        self.memory.close()
+        os.close(self.fd)

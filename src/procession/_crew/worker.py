@@ -1,0 +1,241 @@
+"""A worker: takes calls from its channel one after the other, and notes on its slate what it does.
+
+Runs in the child. Whatever ends the worker, its owner finds on the slate which call it had begun,
+and the outcomes of those before.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import marshal
+import os
+import pickle
+import signal
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from procession._crew import encoding, slate
+from procession._crew.encoding import Channel, Mapping, Packer
+from procession._wire import channel
+from procession._wire.outcome import dump_outcome
+
+KNOWN_FUNCTIONS = 8  # functions that a worker keeps; owner and worker forget by the same rule
+FLUSH_NS = 5_000_000  # outcomes wait no longer for others while calls go on
+
+ITEM, STAR, WHOLE = range(3)
+"""Shapes of a call: ``f(entry)``, ``f(*entry)``, and an entry that holds function and arguments."""
+
+
+class Passed:
+    """A descriptor on its way into a child, by whatever start method."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> Any:
+        from multiprocessing import reduction
+
+        return _received, (reduction.DupFd(self.fd),)
+
+
+def _received(passed: Any) -> Passed:
+    return Passed(passed.detach())
+
+
+def work(
+    sock: Passed,
+    memory: Passed,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> None:
+    """What a worker process runs."""
+    Worker(
+        Channel(channel.adopt(sock.fd)),
+        slate.Slate(memory.fd),
+    ).run(initializer, initargs)
+
+
+class Worker:
+    """The worker in its own process."""
+
+    def __init__(self, line: Channel, notes: slate.Slate) -> None:
+        self._channel = line
+        self._slate = notes
+        self._packer = Packer()
+        self._functions: OrderedDict[int, Any] = OrderedDict()
+        self._calling = False
+        self._entries: list[Any] = []
+        self._first = 1
+        self._flushed_ns = 0
+
+    def run(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Initialize, then work until the owner says that it is enough, or is gone."""
+        self._watch_for_crashes()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
+        words = self._slate.words
+        try:
+            if initializer is not None:
+                words[slate.STAGE] = slate.INITIALIZING
+                if not self._initialize(initializer, initargs):
+                    return
+            words[slate.STAGE] = slate.WORKING
+            self._channel.send((encoding.READY,))
+            while (received := self._channel.receive()) is not None:
+                message, mapping = received
+                if message[0] == encoding.END:
+                    break
+                self._run_calls(message, mapping)
+                del received, message, mapping
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the owner is gone, and with it all who could want an outcome
+
+    def _watch_for_crashes(self) -> None:
+        """The stack of a crash goes to whoever waits for the call, and not to stderr."""
+        os.lseek(self._slate.fd, slate.LIMIT, os.SEEK_SET)
+        faulthandler.enable(self._slate.fd)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        """Ctrl-C reaches the call, never the worker's own steps between calls."""
+        if self._calling:
+            self._calling = False
+            raise KeyboardInterrupt
+
+    def _initialize(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bool:
+        try:
+            self._calling = True
+            initializer(*initargs)
+            self._calling = False
+        except BaseException as error:
+            self._calling = False
+            self._channel.send((encoding.INITIALIZER_FAILED, dump_outcome(error=error)))
+            return False
+        return True
+
+    # --- calls -----------------------------------------------------------------------------
+
+    def _run_calls(self, message: tuple[Any, ...], mapping: Mapping) -> None:
+        _, first, shape, key, blob, entries = message
+        words = self._slate.words
+        begun, revoked_to, revoked_from = slate.BEGUN, slate.REVOKED_TO, slate.REVOKED_FROM
+        clock = time.perf_counter_ns
+        self._first = first
+        words[slate.FIRST] = first
+        self._flushed_ns = clock()
+        function = None
+        if shape != WHOLE:
+            words[begun] = first  # a crash while the function arrives is the first call's
+            function = self._function(key, blob)
+        for number, entry in enumerate(entries, first):
+            words[begun] = number  # before the look: who stops us in between believes this word
+            if words[revoked_to] >= number > words[revoked_from]:
+                self._flush()
+                self._first = words[slate.FIRST] = number + 1
+                continue
+            outcome = self._call(function, shape, entry, mapping)
+            self._note(outcome, clock())
+        self._flush()
+
+    def _function(self, key: int, blob: bytes | None) -> Any:
+        if blob is not None:
+            remember(self._functions, key)
+            try:
+                self._calling = True
+                self._functions[key] = pickle.loads(blob)
+                self._calling = False
+            except BaseException as error:
+                self._calling = False
+                self._functions[key] = _Unloadable(error)
+        return self._functions[key]
+
+    def _call(self, function: Any, shape: int, entry: Any, mapping: Mapping) -> Any:
+        """Run one call; the entry that is its outcome."""
+        try:
+            self._calling = True
+            if entry.__class__ is bytes or entry.__class__ is tuple:
+                entry = encoding.unpack(entry, mapping)
+            if shape == ITEM:
+                value = function(entry)
+            elif shape == STAR:
+                value = function(*entry)
+            else:
+                function, args, kwargs = entry
+                value = function(*args, **kwargs)
+            self._calling = False
+        except BaseException as error:
+            self._calling = False
+            return _failure(error)
+        finally:
+            entry = function = args = kwargs = None
+        try:
+            self._calling = True
+            outcome = self._packer.pack(value)
+            self._calling = False
+            return outcome
+        except SystemExit as error:
+            self._calling = False
+            return _failure(error)
+        except BaseException as error:
+            self._calling = False
+            return encoding.UNSENDABLE, _short(value), dump_outcome(error=error)
+
+    def _note(self, outcome: Any, now: int) -> None:
+        """Put an outcome where a SIGKILL cannot take it back, and send what is due."""
+        self._entries.append(outcome)
+        notes = self._slate
+        if not self._packer.buffers:
+            data = marshal.dumps(outcome)
+            end = notes.words[slate.END] or slate.AREA
+            after = end + len(data)
+            if after <= slate.LIMIT:
+                notes.memory[end:after] = data
+                notes.words[slate.END] = after
+                if now - self._flushed_ns < FLUSH_NS:
+                    return
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send the outcomes that were not sent yet, and the time that their calls took."""
+        if not self._entries:
+            return
+        used_ns = time.perf_counter_ns() - self._flushed_ns
+        entries, self._entries = self._entries, []
+        self._channel.send(
+            (encoding.OUTCOMES, self._first, entries, used_ns), self._packer.take_buffers()
+        )
+        words = self._slate.words
+        words[slate.END] = 0  # before the other: a kill in between leaves nothing, or the same
+        self._first = words[slate.BEGUN] + 1
+        words[slate.FIRST] = self._first
+        self._flushed_ns = time.perf_counter_ns()
+
+
+class _Unloadable:
+    """Stands for a function that could not be unpickled: each of its calls says why."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, *_: Any) -> Any:
+        raise self._error
+
+
+def remember(functions: OrderedDict[int, Any], key: int) -> None:
+    """Make room for a function; the rule by which both sides forget."""
+    if len(functions) >= KNOWN_FUNCTIONS:
+        functions.popitem(last=False)
+    functions[key] = None
+
+
+def _failure(error: BaseException) -> Any:
+    kind = encoding.EXITED if isinstance(error, SystemExit) else encoding.RAISED
+    return kind, dump_outcome(error=error)
+
+
+def _short(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except BaseException:
+        return f"<{type(value).__name__}>"
