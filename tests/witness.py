@@ -200,8 +200,12 @@ def kept_descriptors() -> set[int]:
     if keeper:
         sockets = [keeper.door, keeper._link, *(spare.stream for spare in keeper._spares)]
         held |= {socket.fileno() for socket in sockets if socket is not None}
-        with contextlib.suppress(ValueError, OSError):
-            held.add(keeper.table.fileno())
+    identity = sys.modules.get("procession._identity")
+    for table in identity._tables.values() if identity else ():
+        held.add(table.fileno())
+    memory = sys.modules.get("procession._shared.memory")
+    if memory is not None and memory._begun is not None:  # the next small object goes there
+        held.add(memory._begun.memory.fileno())
     heap = sys.modules.get("procession.heap")
     if heap is not None and heap._heap._spaces:  # the arena that the next value comes from
         arena = heap._heap._spaces[-1].arena

@@ -22,6 +22,7 @@ __all__ = [
     "RecordingError",
     "RemoteError",
     "ResultNotPicklable",
+    "SharedObjectLost",
     "StartError",
     "StillRunning",
     "WorkerDied",
@@ -48,6 +49,10 @@ class KeeperLost(ProcessionError, RuntimeError):
 
 class RecordingError(ProcessionError, ValueError):
     """A file is no recording, or the program is recorded already; the text says which."""
+
+
+class SharedObjectLost(ProcessionError, RuntimeError):
+    """A shared object was sent to this process, but nobody in its program has it any more."""
 
 
 class StillRunning(ProcessionError, TimeoutError):

@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 
-from procession import _native
+from procession import _identity, _native
 from procession._child import inherited
 from procession._wire import channel, messages
 
@@ -26,7 +26,7 @@ _SIZES = struct.Struct("<QQ")
 class Seat:
     """A process's place in its program: its slot in the table, and the way to the guard."""
 
-    __slots__ = ("credentials", "door", "generation", "index", "table")
+    __slots__ = ("credentials", "door", "generation", "guard_generation", "index", "table")
 
     def __init__(
         self, table: _native.Table, door: channel.Socket, index: int, generation: int
@@ -36,14 +36,20 @@ class Seat:
         self.door = door
         self.index = index
         self.generation = generation
+        self.guard_generation = table.read(messages.GUARD_SLOT)[1]
 
 
 seat: Seat | None = None
 """This process's own seat; ``None`` in main and in what is not ours."""
 
 
-def serve(place: Seat, stream: channel.Socket) -> int:
+def serve(place: Seat, stream: channel.Socket, bell: int) -> int:
     """Wait as a spare for the start frame, then be that child.
+
+    Args:
+        place: Its seat.
+        stream: Where the frame will come from.
+        bell: An eventfd that tells the zygote to make another spare.
 
     Returns:
         The exit status; 0 also when no frame will ever come.
@@ -51,6 +57,8 @@ def serve(place: Seat, stream: channel.Socket) -> int:
     received = channel.receive_frame(stream)
     if received is None:
         return 0
+    os.eventfd_write(bell, 1)
+    os.close(bell)
     stream.close()
     header, payload, fds = received
     if header["exec"]:
@@ -113,6 +121,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             if not header["exec"]:
                 ending.prepare_exit_functions()
             seat = place
+            _identity.settle(place.table)
             place.credentials = header["credentials"]
             rest = _restore_standard_descriptors(header, fds)
             if not header["exec"]:

@@ -63,11 +63,10 @@ def be_zygote(
     table: _native.Table, writer: channel.Socket, guard: channel.Socket, config: dict[str, Any]
 ) -> None:
     """Run the zygote to its end, in a fork of the guard."""
-    from procession._keeper import preload, spares
+    from procession._keeper import preload
     from procession._keeper.zygote import Zygote
 
     _native.set_process_name(messages.COMM_ZYGOTE)
-    spares.import_essentials()
     refusal = ""
     names = [name for name in config["preload"] if name not in config["skip"]]
     if names:
@@ -79,7 +78,7 @@ def be_zygote(
         except preload.Failed as failed:
             refusal = str(failed)
     channel.close_all(config["output"])
-    Zygote(table, writer, guard, refusal).run()
+    Zygote(table, writer, guard, config["main_path"], refusal).run()
 
 
 def report() -> None:

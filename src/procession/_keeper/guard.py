@@ -14,7 +14,8 @@ import time
 
 from procession import _native
 from procession._keeper import shutdown
-from procession._keeper.ledger import Ledger
+from procession._keeper.deposits import Deposits
+from procession._keeper.ledger import Ledger, identity
 from procession._keeper.reaper import Reaper
 from procession._kernel import procfs
 from procession._kernel.tree import Tree
@@ -55,7 +56,8 @@ class Guard:
         self._main_pidfd = main_pidfd
         self._config = config
         self._ledger = Ledger(table, config)
-        self._reaper = Reaper(table, self._ledger.ended, self._ledger.recorder.stopped)
+        self._reaper = Reaper(table, self._ended, self._ledger.recorder.stopped)
+        self._deposits = Deposits()
         self._owners: dict[int, tuple[channel.Socket, int]] = {}
         self._zygotes: dict[int, tuple[int, channel.Socket]] = {}
         """Channel's descriptor → (pid, channel); the last one started serves."""
@@ -132,7 +134,7 @@ class Guard:
         """What a zygote has to say."""
         kind, *rest = message
         if kind == messages.ENDED:
-            self._ledger.ended(*rest)
+            self._ended(*rest)
         elif kind in (messages.STOPPED, messages.CONTINUED):
             self._ledger.recorder.stopped(kind, *rest)
         elif kind == messages.RETIRED:
@@ -163,11 +165,14 @@ class Guard:
                 continue
             if any(pid == forked for forked, _, _ in self._forked.values()):
                 continue
-            generation = self._table.read(index)[1]
+            row = self._table.read(index)
+            if row[6] & _native.FLAG_GUEST:
+                continue  # nobody's child here
+            generation = row[1]
             if pid in mine or _is_child(pid):
                 self._reaper.children[pid] = (index, generation)
             elif self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST):
-                self._ledger.ended(index, generation)
+                self._ended(index, generation)
 
     def _reap(self) -> bool:
         try:
@@ -180,6 +185,10 @@ class Guard:
                 self._zygote_ended(fd)
         self._reaper.reap()
         return True
+
+    def _ended(self, index: int, generation: int) -> None:
+        self._ledger.ended(index, generation)
+        self._deposits.ended(identity(index, generation))
 
     # --- the door --------------------------------------------------------------------------
 
@@ -215,6 +224,16 @@ class Guard:
             asker = channel.adopt(fds[0])
             self._drain_door()  # what the process said before it ended is in there
             self._ledger.answer(asker, *rest)
+        elif kind == messages.DEPOSIT:
+            self._deposits.keep(rest[0], rest[1], fds)
+        elif kind == messages.CLAIM:
+            asker = channel.adopt(fds[0])
+            self._drain_door()  # it may have been deposited in there
+            self._deposits.claim(asker, *rest)
+        elif kind == messages.ARRIVED:
+            self._deposits.arrived(*rest)
+        elif kind == messages.DROP:
+            self._deposits.drop(*rest)
         elif kind == messages.GOODBYE:
             self._goodbye = (rest[0], channel.adopt(fds[0]))
         else:
@@ -264,6 +283,7 @@ class Guard:
         _, index, generation = self._forked.pop(pidfd)
         self._forget(pidfd)
         self._ledger.forked_child_ended(index, generation, pidfd)
+        self._deposits.ended(identity(index, generation))
         os.close(pidfd)
         return True
 
@@ -363,10 +383,13 @@ class Guard:
 
 def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | None:
     """A message that is there already, or ``None``."""
-    try:
-        return channel.receive(sock, channel.DONT_WAIT)
-    except BlockingIOError:
-        return None
+    while True:
+        try:
+            return channel.receive(sock, channel.DONT_WAIT)
+        except BlockingIOError:
+            return None
+        except channel.TooManyDescriptors:
+            continue  # whoever sent them is told when it asks for an answer
 
 
 def _has_ended(pid: int) -> bool:

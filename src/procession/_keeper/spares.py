@@ -11,6 +11,7 @@ import importlib
 import os
 
 from procession import _native
+from procession._child import bootstrap
 from procession._wire import messages
 
 TYPE_CHECKING = False
@@ -24,25 +25,26 @@ class ThreadFound(OSError):
     """The zygote has a second thread, so a fork of it could deadlock; it must be replaced."""
 
 
-def import_essentials() -> None:
-    """Import what every child needs, once, here."""
-    import pkgutil  # noqa: F401
+def warm_up(main_path: str | None) -> None:
+    """Make ready what most children need: modules, and main's file compiled, not run.
 
-    import procession._child.ending
-    import procession._child.main_module  # noqa: F401
-
-    # by name: the rooms above are loaded for the children, never used by the keeper
-    importlib.import_module("procession.context")
-
-
-def warm_up() -> None:
-    """Import what most children need, when there is time for it."""
+    Args:
+        main_path: Where children will find their `__main__`, if that is a file.
+    """
     import multiprocessing.connection
     import multiprocessing.queues
     import multiprocessing.resource_tracker
+    import multiprocessing.spawn
     import multiprocessing.synchronize  # noqa: F401
 
+    import procession._child.ending  # noqa: F401
+    from procession._child import main_module
+
+    # by name: the rooms above are loaded for the children, never used by the keeper
+    importlib.import_module("procession.context")
     importlib.import_module("procession._crew.worker")
+    if main_path is not None:
+        main_module.compile_ahead(main_path)
     settle()
 
 
@@ -75,19 +77,18 @@ def live(
     table: _native.Table,
     door: channel.Socket,
     stream: channel.Socket,
+    bell: int,
     index: int,
     generation: int,
 ) -> NoReturn:
     """A spare's life; ends the process."""
     code = 1
     try:
-        from procession._child import bootstrap
-
         table.enter(index, _native.SPARE)
         _native.set_process_name(messages.COMM_SPARE)
         _native.set_subreaper(True)  # what is below this process stays below it, also if orphaned
-        _native.close_all_but([0, 1, 2, table.fileno(), door.fileno(), stream.fileno()])
-        code = bootstrap.serve(bootstrap.Seat(table, door, index, generation), stream)
+        _native.close_all_but([0, 1, 2, table.fileno(), door.fileno(), stream.fileno(), bell])
+        code = bootstrap.serve(bootstrap.Seat(table, door, index, generation), stream, bell)
     except BaseException:
         _report()
     finally:

@@ -19,11 +19,12 @@ from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 STOCK = 2  # spares an owner holds when it starts a process now and then
 MOST = 8  # spares it holds while it starts one after the other
 BURST_NS = 200_000_000  # two starts within this time are one burst
+UNUSED = (_native.CLAIMED, _native.SPARE)
 
 
 class Owner:
@@ -32,24 +33,27 @@ class Owner:
     def __init__(self, link: channel.Socket, index: int) -> None:
         self.link = link
         self.index = index
-        self.stock = 0
+        self.stock: set[tuple[int, int]] = set()
+        """(index, generation) of the spares that it holds."""
         self.target = 1
         self.waiting = True
         self.last_took_ns = 0
 
-    def took(self) -> None:
-        """Its stock went down by one; hold more while it starts quickly."""
-        self.stock -= 1
-        now = time.monotonic_ns()
-        if now - self.last_took_ns < BURST_NS:
-            self.target = min(MOST, max(STOCK, self.target * 2))
-        else:
-            self.target = STOCK
-        self.last_took_ns = now
+    def look(self, table: _native.Table) -> None:
+        """See in the table which spares were used; hold more for who starts quickly."""
+        used = {place for place in self.stock if table.state(*place) not in UNUSED}
+        if used:
+            self.stock -= used
+            now = time.monotonic_ns()
+            if now - self.last_took_ns < BURST_NS:
+                self.target = min(MOST, max(STOCK, self.target * 2))
+            else:
+                self.target = STOCK
+            self.last_took_ns = now
 
     @property
     def lacks(self) -> bool:
-        return self.waiting or self.stock < self.target
+        return self.waiting or len(self.stock) < self.target
 
 
 class Zygote:
@@ -59,6 +63,7 @@ class Zygote:
         table: The program's table of processes.
         door: The door's writing end, which every child inherits.
         guard: The channel to the guard.
+        main_path: The file of the program's `__main__`, if children run it again.
         refusal: Why no process may be started from here, or nothing.
     """
 
@@ -67,6 +72,7 @@ class Zygote:
         table: _native.Table,
         door: channel.Socket,
         guard: channel.Socket,
+        main_path: str | None,
         refusal: str = "",
     ) -> None:
         self._refusal = refusal
@@ -78,14 +84,16 @@ class Zygote:
         self._reaper = Reaper(table, self._ended, self._stopped)
         self._signals = _native.signalfd([signal.SIGCHLD])
         self._epoll = select.epoll()
-        self._warm_ups: list[Callable[[], None]] = [spares.warm_up]
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._main_path = main_path
+        self._is_warm = False
 
     def run(self) -> None:
         """Serve until the guard says that the program is over, or is dead."""
         _native.set_subreaper(True)
         if os.getppid() == 1 or select_ready(self._guard_pidfd):
             return  # the guard died before we could watch it: nothing was started yet
-        for fd in (self._guard.fileno(), self._guard_pidfd, self._signals):
+        for fd in (self._guard.fileno(), self._guard_pidfd, self._signals, self._bell):
             self._epoll.register(fd, select.EPOLLIN)
         try:
             self._serve()
@@ -104,8 +112,12 @@ class Zygote:
                 elif fd == self._signals:
                     os.read(fd, 4096)
                     self._reaper.reap()
+                elif fd == self._bell:
+                    os.eventfd_read(fd)
                 elif fd in self._owners:
                     self._hear_owner(self._owners[fd])
+            for owner in self._owners.values():
+                owner.look(self._table)
             self._work()
 
     # --- what is heard ---------------------------------------------------------------------
@@ -134,9 +146,7 @@ class Zygote:
             words = owner.link.recv(64)
         except ConnectionResetError:
             words = b""
-        if words == messages.TOOK:
-            owner.took()
-        elif words == messages.WAIT:
+        if words == messages.WAIT:
             owner.waiting = True
         else:  # it ended, closed its link or executed another program
             self._epoll.unregister(owner.link.fileno())
@@ -146,19 +156,21 @@ class Zygote:
     # --- what is done ----------------------------------------------------------------------
 
     def _busy(self) -> bool:
-        return bool(self._warm_ups) or any(owner.lacks for owner in self._owners.values())
+        return any(owner.lacks for owner in self._owners.values())
 
     def _work(self) -> None:
-        """One piece of work: whoever waits first, then stocks, then what can wait longest.
+        """One piece of work: whoever waits first, then stocks.
 
-        One piece only, so that deaths and new owners are heard between two forks.
+        One piece only, so that deaths and new owners are heard between two forks. The program's
+        first spare is made cold, since main waits for it; what follows is worth warming up for.
         """
         lacking = [owner for owner in self._owners.values() if owner.lacks]
         if lacking:
-            owner = max(lacking, key=lambda o: (o.waiting, o.target - o.stock))
+            if self._reaper.children and not self._is_warm:
+                self._is_warm = True
+                spares.warm_up(self._main_path)
+            owner = max(lacking, key=lambda o: (o.waiting, o.target - len(o.stock)))
             self._make_spare(owner)
-        elif self._warm_ups and self._owners:
-            self._warm_ups.pop()()
 
     def _make_spare(self, owner: Owner) -> None:
         try:
@@ -174,7 +186,7 @@ class Zygote:
             return
         try:
             if self._say(owner, (messages.SPARE, pid, index, generation), [sock.fileno()]):
-                owner.stock += 1
+                owner.stock.add((index, generation))
                 owner.waiting = False
         finally:
             sock.close()  # a spare whose stream nobody holds sees its end and goes
@@ -193,7 +205,7 @@ class Zygote:
             theirs.close()
             raise
         if pid == 0:
-            spares.live(self._table, self._door, theirs, index, generation)
+            spares.live(self._table, self._door, theirs, self._bell, index, generation)
         theirs.close()
         self._table.set_pid(index, pid)
         self._reaper.children[pid] = (index, generation)
@@ -227,7 +239,7 @@ class Zygote:
         unused = {
             pid
             for pid, (index, generation) in self._reaper.children.items()
-            if self._table.state(index, generation) in (_native.CLAIMED, _native.SPARE)
+            if self._table.state(index, generation) in UNUSED
         }
         for pid in unused:
             os.kill(pid, signal.SIGKILL)

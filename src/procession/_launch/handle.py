@@ -279,8 +279,8 @@ class Handle:
     def __del__(self) -> None:
         try:
             self.close()
-        except (AttributeError, OSError):
-            pass  # half-made, or closed by the user's own closerange
+        except (AttributeError, OSError, TypeError):
+            pass  # half-made, closed by the user's own closerange, or our modules are gone already
 
 
 def _is_readable(fd: int, milliseconds: int) -> bool:

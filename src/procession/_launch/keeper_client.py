@@ -16,9 +16,9 @@ import threading
 import time
 import warnings
 
-from procession import _native
+from procession import _identity, _native
 from procession._launch import replacement
-from procession._wire import channel, messages
+from procession._wire import channel, main_module, messages
 from procession.errors import KeeperLost, StartError
 
 TYPE_CHECKING = False
@@ -57,6 +57,7 @@ class Keeper:
         door: The door's writing end.
         index: This process's own slot.
         generation: The generation of that slot.
+        guard_generation: The generation of the guard's slot.
         keeper_pid: The keeper's pid where it is a child of this process, else 0.
     """
 
@@ -66,12 +67,14 @@ class Keeper:
         door: channel.Socket,
         index: int,
         generation: int,
+        guard_generation: int,
         keeper_pid: int = 0,
     ) -> None:
         self.table = table
         self.door = door
         self.index = index
         self.generation = generation
+        self._guard_generation = guard_generation
         self.keeper_pid = keeper_pid
         self.owner_pid = os.getpid()
         self.owner_id = generation << 32 | index
@@ -105,9 +108,7 @@ class Keeper:
             while not self._spares:
                 self._say(link, messages.WAIT)
                 self._wait_for_spare(link)
-            spare = self._spares.popleft()
-            self._say(link, messages.TOOK)
-            return spare
+            return self._spares.popleft()
 
     def _open_link(self) -> None:
         ours, theirs = channel.message_pair()
@@ -153,7 +154,11 @@ class Keeper:
 
     def guard_is_dead(self) -> bool:
         """Whether the guard's life word says that it died; false while it is only starting."""
-        return self.table.life(messages.GUARD_SLOT) == _native.LIFE_DIED
+        slot = messages.GUARD_SLOT
+        return (
+            self.table.life(slot) == _native.LIFE_DIED
+            or self.table.state(slot, self._guard_generation) == _native.FREE  # there is a new one
+        )
 
     def _check(self) -> None:
         for fd, inode in self._inodes.items():
@@ -209,7 +214,8 @@ class Keeper:
         What the guard is too busy to hear for a second, or no longer there to hear, is dropped: no
         program waits for its recording.
         """
-        if self.closed or _inode(self.door.fileno()) != self._inodes[self.door.fileno()]:
+        door = self.door.fileno()
+        if self.closed or door < 0 or _inode(door) != self._inodes[door]:
             return False  # the program closed it, and somebody else has the number by now
         for last in (False, True):
             try:
@@ -231,22 +237,42 @@ class Keeper:
         Raises:
             KeeperLost: There is no guard left that could know.
         """
-        ours, theirs = channel.message_pair()
-        with ours:
-            try:
-                with theirs:
-                    channel.send(self.door, (messages.FETCH, index, generation), [theirs.fileno()])
-                answer = channel.receive(ours)
-            except OSError as error:
-                raise KeeperLost("the keeper that held the outcome was killed") from error
-        if answer is None:
-            raise KeeperLost("the keeper that held the outcome was killed")
-        (_, outcome), fds = answer
+        (_, outcome), fds = self.ask((messages.FETCH, index, generation))
         if not fds:
             return None if outcome is None else bytes(outcome)
         with open(fds[0], "rb") as file:
             file.seek(0)
             return file.read()
+
+    def ask(self, question: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[int]]:
+        """Say something to the guard that it answers.
+
+        Raises:
+            KeeperLost: There is no guard left that could know.
+        """
+        ours, theirs = channel.message_pair()
+        with ours:
+            try:
+                with theirs:
+                    channel.send(self.door, question, [theirs.fileno()])
+                answer = channel.receive(ours)
+            except OSError as error:
+                raise KeeperLost("the keeper that held what was asked for was killed") from error
+        if answer is None:
+            raise KeeperLost("the keeper that held what was asked for was killed")
+        return answer
+
+    def hand(self, message: tuple[Any, ...], fds: Sequence[int]) -> None:
+        """Give the guard something that must not be lost.
+
+        Raises:
+            KeeperLost: It is gone; the next call gets a new keeper.
+        """
+        self._check()
+        try:
+            channel.send(self.door, message, fds)
+        except OSError as error:
+            raise self._lost() from error
 
     def say_goodbye(self, limit: float, how: str) -> None:
         """Tell the guard that this program came to Python's own end, and wait for it to finish.
@@ -324,11 +350,11 @@ def _inherited() -> Keeper | None:
     """The keeper of the program that this process is a child of."""
     bootstrap = sys.modules.get("procession._child.bootstrap")
     seat: Seat | None = getattr(bootstrap, "seat", None)
-    if seat is None or seat.table.life(messages.GUARD_SLOT) == _native.LIFE_DIED:
+    if seat is None:
         return None
-    keeper = Keeper(seat.table, seat.door, seat.index, seat.generation)
+    keeper = Keeper(seat.table, seat.door, seat.index, seat.generation, seat.guard_generation)
     keeper.credentials = seat.credentials
-    return keeper
+    return None if keeper.guard_is_dead() else keeper
 
 
 def _start(zygote: bool) -> Keeper:
@@ -342,16 +368,7 @@ def _start(zygote: bool) -> Keeper:
             "start method 'fork', or set_executable()",
         )
     program = os.fsencode(executable)
-    table = _native.Table.create(messages.SLOTS)
-    table.claim()  # main's slot, then the guard's
-    table.claim()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
-    generation = table.read(messages.MAIN_SLOT)[1]
-    asked_ns = time.monotonic_ns()  # for `procession ps`, as is the name
-    shown = name.encode("utf-8", "replace")
-    table.ask(messages.MAIN_SLOT, generation, 0, 0, 0, asked_ns, shown, b"")
-    table.enter(messages.MAIN_SLOT, _native.RUNNING)
+    table, guard_generation = _table_to_serve()
     table.set_recorded(replacement.recording >= 0)
     door, writer = channel.message_pair()
     descriptors = [table.fileno(), door.fileno(), writer.fileno()]
@@ -369,19 +386,21 @@ def _start(zygote: bool) -> Keeper:
     except OSError as error:
         door.close()
         writer.close()
-        table.close_fd()
         raise StartError(
             error.errno, f"cannot start the keeper with {executable!r}: {error.strerror}"
         ) from error
     door.close()
-    table.close_fd()
-    keeper = Keeper(table, writer, messages.MAIN_SLOT, generation, pid if zygote else 0)
+    generation = table.read(messages.MAIN_SLOT)[1]
+    keeper = Keeper(
+        table, writer, messages.MAIN_SLOT, generation, guard_generation, pid if zygote else 0
+    )
     config = {
         "pid": os.getpid(),
-        "name": name,
-        "life": in_main_thread,
+        "name": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
+        "life": table.life(messages.MAIN_SLOT) == _native.LIFE_HELD,
         "zygote": zygote,
         "sys_path": list(sys.path),
+        "main_path": main_module.path(),
         "preload": list(preload),
         "on_error": preload_on_error,
         "recording": replacement.recording >= 0,
@@ -399,6 +418,21 @@ def _start(zygote: bool) -> Keeper:
     finally:
         os.close(pidfd)
     return keeper
+
+
+def _table_to_serve() -> tuple[_native.Table, int]:
+    """The table for a new keeper, and the generation of the guard's slot in it."""
+    table = _identity.main_table()
+    if threading.current_thread() is threading.main_thread():
+        table.enter(messages.MAIN_SLOT, _native.RUNNING)  # takes the life word if nobody has it
+    row = table.read(messages.GUARD_SLOT)
+    if row[0] == _native.CLAIMED:
+        return table, row[1]
+    try:
+        return table, table.renew(messages.GUARD_SLOT)
+    except OSError:  # its old guard lives on, with what it holds
+        table = _identity.new_main_table()
+        return table, table.read(messages.GUARD_SLOT)[1]
 
 
 def forget(keeper: Keeper) -> None:

@@ -3,11 +3,15 @@ operation safe when its process is killed in the middle of it. Used by every roo
 """
 
 from procession._native._core import (
+    ALIVE,
     ASKED,
     CLAIMED,
+    DEAD,
+    DYING,
     ENDED,
     EXITED,
     FLAG_DAEMON,
+    FLAG_GUEST,
     FLAG_LOST,
     FLAG_OOM,
     FLAG_RELEASED,
@@ -24,6 +28,7 @@ from procession._native._core import (
     SPARE,
     SPAWN,
     TABLE_NAME,
+    Memory,
     Table,
     apply_surroundings,
     close_all_but,
@@ -42,11 +47,15 @@ from procession._native._core import (
 )
 
 __all__ = [
+    "ALIVE",
     "ASKED",
     "CLAIMED",
+    "DEAD",
+    "DYING",
     "ENDED",
     "EXITED",
     "FLAG_DAEMON",
+    "FLAG_GUEST",
     "FLAG_LOST",
     "FLAG_OOM",
     "FLAG_RELEASED",
@@ -63,6 +72,7 @@ __all__ = [
     "SPARE",
     "SPAWN",
     "TABLE_NAME",
+    "Memory",
     "Table",
     "apply_surroundings",
     "close_all_but",

@@ -20,6 +20,10 @@ FLAG_DAEMON: Final = 1
 FLAG_RELEASED: Final = 2
 FLAG_LOST: Final = 4
 FLAG_OOM: Final = 8
+FLAG_GUEST: Final = 16
+ALIVE: Final = 0
+DYING: Final = 1
+DEAD: Final = 2
 LIFE_FREE: Final = 0
 LIFE_HELD: Final = 1
 LIFE_DIED: Final = 2
@@ -39,7 +43,21 @@ class Table:
         ValueError: it is no table, or one of another version of procession.
         """
     def fileno(self) -> int:
-        """The memfd's descriptor, or -1 when it was closed."""
+        """The memfd's descriptor, or -1 when it was closed (and its number reused, maybe)."""
+    def id(self) -> bytes:
+        """16 random bytes: the same table, whoever maps it."""
+    def me(self) -> tuple[int, int]:
+        """This process's slot and generation; as a guest where nobody made a slot for it.
+
+        OSError(ENOSPC): none is free.
+        """
+    def renew(self, index: int, /) -> int:
+        """Take this very slot, also from a process that is proved dead: its new generation.
+
+        OSError(EBUSY): somebody has it who lives, or may live.
+        """
+    def fate(self, index: int, generation: int, /) -> int:
+        """ALIVE (or in doubt), DYING (its first thread has ended) or DEAD (proved)."""
     def close_fd(self) -> None:
         """Close the memfd if this object opened it, and forget it; the mapping stays."""
     def claim(self) -> tuple[int, int]:
@@ -165,6 +183,41 @@ class Table:
 
         The thread knows no Python and lives as long as the process; so must the eventfd.
         """
+
+@final
+class Memory:
+    """Shared memory without a name: a sealed memfd, mapped; a writable buffer of all its bytes.
+
+    The first 64 bytes are its header.
+    """
+
+    @classmethod
+    def create(cls, name: str, size: int, table_id: bytes, reserved: int = ..., /) -> Self:
+        """New memory, zeroed, of which so many bytes are reserved (all, unless said).
+
+        OSError: the kernel refused; nothing is left half-made.
+        """
+    @classmethod
+    def attach(cls, fd: int, /) -> Self:
+        """Map what another process made; the descriptor is the memory's from now on.
+
+        ValueError: it is none, or of another version of procession.
+        """
+    def fileno(self) -> int:
+        """The descriptor, or -1 when somebody closed it."""
+    def id(self) -> bytes:
+        """16 random bytes: the same memory, whoever maps it."""
+    def table_id(self) -> bytes:
+        """Of the table of processes that words in it name."""
+    def take(self, size: int, /) -> int:
+        """Take bytes for good: their offset, a multiple of 64, or 0 when it is full."""
+    def reserve(self, offset: int, size: int, /) -> None:
+        """Make bytes that cannot fail to be there.
+
+        OSError: there is not so much memory; nothing was lost.
+        """
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""

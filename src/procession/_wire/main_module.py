@@ -35,6 +35,19 @@ class MainPlan:
 _cached: tuple[ModuleType | None, MainPlan] = (None, MainPlan("none"))
 
 
+def path() -> str | None:
+    """The file that children will run again as their `__main__`, if that is what they do."""
+    if plan().kind != "path":
+        return None
+    from multiprocessing import process
+
+    found: str | None = getattr(sys.modules["__main__"], "__file__", None)
+    if found is None:
+        return None
+    here: str | None = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    return os.path.normpath(found if here is None else os.path.join(here, found))
+
+
 def plan() -> MainPlan:
     """The plan for this process's `__main__`; found once for each."""
     global _cached

@@ -7,6 +7,10 @@ Over the *door* (everybody writes, the guard reads):
     (REGISTER, index, generation)        a child of start method fork; with its own pidfd
     (OUTCOME, index, generation, bytes)  a child's value or exception; in a memfd where large
     (FETCH, index, generation)           the owner asks for it; with a socket for the answer
+    (DEPOSIT, token, owner)              keep this descriptor, which is on its way to somebody
+    (CLAIM, token)                       it has come; with a socket for the descriptor
+    (ARRIVED, token)                     it has come to somebody who has it already
+    (DROP, token, owner)                 who deposited it has no use for it any more
     (GOODBYE, how)                       main came to Python's own end; with a socket for the answer
     (RECORD, since_ns)                   write a recording from now on; with its file
     (RECORD_NO_MORE,)                    and no longer; with a socket for the answer
@@ -20,10 +24,12 @@ and, while a recording is written (the table says so), what only the recording w
 
 Over a *link* (one owner, the zygote):
 
-    owner → zygote   TOOK       one spare was used
-                     WAIT       and none is left: its owner waits
+    owner → zygote   WAIT       no spare is left: its owner waits
     zygote → owner   (SPARE, pid, index, generation); with the spare's stream
                      (FAILED, errno, text)
+
+That a spare was used the zygote sees in the table; the spare itself rings its *bell* (an eventfd)
+when its call has come, so that its owner need not.
 
 Between guard and zygote:
 
@@ -40,6 +46,10 @@ HELLO = "hello"
 REGISTER = "register"
 OUTCOME = "outcome"
 FETCH = "fetch"
+DEPOSIT = "deposit"
+CLAIM = "claim"
+ARRIVED = "arrived"
+DROP = "drop"
 GOODBYE = "goodbye"
 RECORD = "record"
 RECORD_NO_MORE = "record no more"
@@ -51,7 +61,6 @@ CODE_ENDED = "code ended"
 STOPPED = "stopped"
 CONTINUED = "continued"
 
-TOOK = b"t"
 WAIT = b"w"
 SPARE = "spare"
 FAILED = "failed"
@@ -71,7 +80,7 @@ INLINE_OUTCOME = 32 * 1024  # bytes; larger ones travel in a memfd
 MAIN_SLOT = 0
 """The slot of the program's main process in the table of processes."""
 GUARD_SLOT = 1
-"""The guard's own slot; it only holds the guard's life word."""
+"""The guard's own slot; it only holds the guard's life word, a new generation for each guard."""
 
 SLOTS = 65536  # twice the kernel's default pid_max; sparse, so unused ones cost nothing
 

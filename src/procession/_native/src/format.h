@@ -17,8 +17,8 @@
  * Who writes what, and when it may be read (by a reader who sees the same word before and after):
  *
  *   from CLAIMED   the claimer           life; everything else is zero
- *   from SPARE     the process itself    pid (also its parent, who knows it first), start_time; it
- *                                        takes `life` if this is its first thread
+ *   from SPARE     the process itself    pid (also its parent, who knows it first), start_time,
+ *                                        view; it takes `life` if this is its first thread
  *   from ASKED     its starter           owner, method, name, target, asked_ns
  *   from RUNNING   the process itself    running_ns
  *   at any time    the process itself    text and exit_code, then `how` by a store with release:
@@ -70,6 +70,7 @@ enum pn_flag {
     PN_FLAG_RELEASED = 2, /* its owner let go of it: the guard may free the slot once it ended */
     PN_FLAG_LOST = 4,     /* nobody could collect its wait status */
     PN_FLAG_OOM = 8,      /* a SIGKILL that goes with an out-of-memory kill of its cgroup */
+    PN_FLAG_GUEST = 16,   /* took the slot by itself, and nobody reaps it: see identity.h */
 };
 enum pn_life { PN_LIFE_FREE, PN_LIFE_HELD, PN_LIFE_DIED };
 
@@ -105,7 +106,7 @@ struct pn_slot {
     _Atomic int64_t asked_ns;       /*  56  when its starter began */
     _Atomic int64_t running_ns;     /*  64  when its code began; 0: not yet */
     _Atomic uint32_t endings_taken; /*  72  bit n: endings[n] is somebody's */
-    uint32_t spare;                 /*  76 */
+    _Atomic uint32_t view;          /*  76  of pids and start times, see death.h; 0: unknown */
     struct pn_ending endings[PN_ENDINGS];        /*  80 */
     union pn_life_word life;                     /* 200 */
     _Atomic uint64_t name[PN_NAME_SIZE / 8];     /* 256 */
@@ -127,7 +128,9 @@ struct pn_table {
     _Atomic uint32_t in_use;      /*  32  slots in use, or a little more: the killed do not count */
     _Atomic uint32_t recorded;    /*  36  whether the guard writes a recording: tell it more */
     _Atomic uint64_t ended_count; /*  40  ends so far, or a little less: the killed do not count */
-    unsigned char spare2[656];    /*  48 */
+    uint64_t inode;               /*  48  of its memfd, as /proc/pid/maps shows it */
+    unsigned char id[16];         /*  56  random: the same table, whoever maps it */
+    unsigned char spare2[632];    /*  72 */
     struct pn_slot slots[];       /* 704 */
 };
 
@@ -151,6 +154,7 @@ PN_AT(struct pn_slot, exit_code, 52);
 PN_AT(struct pn_slot, asked_ns, 56);
 PN_AT(struct pn_slot, running_ns, 64);
 PN_AT(struct pn_slot, endings_taken, 72);
+PN_AT(struct pn_slot, view, 76);
 PN_AT(struct pn_slot, endings, 80);
 PN_AT(struct pn_slot, life, 200);
 PN_AT(struct pn_slot, name, 256);
@@ -172,6 +176,8 @@ PN_AT(struct pn_table, top, 28);
 PN_AT(struct pn_table, in_use, 32);
 PN_AT(struct pn_table, recorded, 36);
 PN_AT(struct pn_table, ended_count, 40);
+PN_AT(struct pn_table, inode, 48);
+PN_AT(struct pn_table, id, 56);
 PN_AT(struct pn_table, slots, 704);
 
 /* A lock inside an atomic would be one more thing that a SIGKILL leaves locked. */

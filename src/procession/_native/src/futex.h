@@ -24,6 +24,12 @@ static inline int pn_futex_wait(const uint32_t *word, uint32_t expected, int64_t
     return errno == EAGAIN ? 0 : -errno;
 }
 
+/* Wake at most so many; how many there were. */
+static inline int pn_futex_wake(const uint32_t *word, int count)
+{
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
 static inline void pn_futex_wake_all(const uint32_t *word)
 {
     (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

@@ -59,15 +59,26 @@ ssize_t pn_read_file(int directory, const char *path, char *ret_text, size_t siz
     return got < 0 ? -error : got;
 }
 
-uint64_t pn_own_start_time(void)
+const char *pn_stat_field(const char *text, int field)
+{
+    const char *at = strrchr(text, ')'); /* the name may hold anything; fields 3... follow */
+    for (int n = 2; at != NULL && n < field; n++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? NULL : at + 1;
+}
+
+uint64_t pn_start_time(int directory, const char *path)
 {
     char text[1024];
-    if (pn_read_file(AT_FDCWD, "/proc/self/stat", text, sizeof text) <= 0)
+    if (pn_read_file(directory, path, text, sizeof text) <= 0)
         return 0;
-    const char *field = strrchr(text, ')'); /* the name may hold anything; fields 3... follow */
-    for (int n = 2; field != NULL && n < 22; n++)
-        field = strchr(field + 1, ' ');
+    const char *field = pn_stat_field(text, 22);
     return field == NULL ? 0 : strtoull(field, NULL, 10);
+}
+
+uint64_t pn_own_start_time(void)
+{
+    return pn_start_time(AT_FDCWD, "/proc/self/stat");
 }
 
 /* include/uapi/linux/pidfd.h of Linux 6.15; older headers lack it */

@@ -15,8 +15,15 @@ struct pn_dead {
 /* A child that has ended, left unreaped. 1, 0 when none has, -ECHILD when there is no child. */
 int pn_peek_child(struct pn_dead *ret_dead);
 
-/* When this process started: clock ticks since boot (proc_pid_stat(5), field 22); 0 unknown. */
+/* When a process started: clock ticks since boot (proc_pid_stat(5), field 22); 0 unknown. The path
+ * is that of its stat file, from `directory`. */
+uint64_t pn_start_time(int directory, const char *path);
+
+/* The same of this process. */
 uint64_t pn_own_start_time(void);
+
+/* A field of a stat file of procfs, from the third on, whatever the name before it holds; NULL. */
+const char *pn_stat_field(const char *text, int field);
 
 /* Wait status of a process that somebody has reaped already, from its pidfd (Linux 6.15).
  *

@@ -13,7 +13,7 @@
 #include "kernel.h"
 #include "launch.h"
 #include "surroundings.h"
-#include "table.h"
+#include "identity.h"
 
 #define MANY 64 /* descriptors that a keeper or a child keeps: a handful */
 #define COMM_SIZE 16 /* of the kernel, with the zero */
@@ -317,9 +317,21 @@ static const struct {
     {"FLAG_RELEASED", PN_FLAG_RELEASED},
     {"FLAG_LOST", PN_FLAG_LOST},
     {"FLAG_OOM", PN_FLAG_OOM},
+    {"FLAG_GUEST", PN_FLAG_GUEST},
     {"LIFE_FREE", PN_LIFE_FREE},
     {"LIFE_HELD", PN_LIFE_HELD},
     {"LIFE_DIED", PN_LIFE_DIED},
+    {"ALIVE", PN_ALIVE},
+    {"DYING", PN_DYING},
+    {"DEAD", PN_DEAD},
+};
+
+static const struct {
+    const char *name;
+    PyType_Spec *spec;
+} types[] = {
+    {"Table", &pn_table_spec},
+    {"Memory", &pn_memory_spec},
 };
 
 static int fill(PyObject *module)
@@ -329,12 +341,14 @@ static int fill(PyObject *module)
             return -1;
     if (PyModule_AddStringConstant(module, "TABLE_NAME", PN_TABLE_NAME) != 0)
         return -1;
-    PyObject *type = PyType_FromSpec(&pn_table_spec);
-    if (type == NULL)
-        return -1;
-    int result = PyModule_AddObjectRef(module, "Table", type);
-    Py_DECREF(type);
-    return result;
+    for (size_t n = 0; n < sizeof types / sizeof types[0]; n++) {
+        PyObject *type = PyType_FromSpec(types[n].spec);
+        int result = type == NULL ? -1 : PyModule_AddObjectRef(module, types[n].name, type);
+        Py_XDECREF(type);
+        if (result != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -12,4 +12,17 @@ PyObject *pn_os_error(int negative, const char *what);
 /* Table (module_table.c). */
 extern PyType_Spec pn_table_spec;
 
+struct pn_self;
+
+/* This process in a table; TypeError and NULL when the object is none. It lives as long as the
+ * object, and the table stays mapped for good: words of shared memory name who is in it. */
+struct pn_self *pn_self_of(PyObject *table);
+
+/* Memory (module_memory.c). */
+extern PyType_Spec pn_memory_spec;
+
+/* `size` bytes of a memory from `offset`; TypeError, ValueError and NULL when there are none. They
+ * stay mapped as long as the object lives. */
+void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
+
 #endif

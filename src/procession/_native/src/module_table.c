@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "table.h"
+#include "identity.h"
 
 #define MOST_SLOTS (1u << 22) /* the kernel's own limit of pids */
 #define SLICE_NS 1000000000   /* a signal that comes just before we sleep is handled this late */
@@ -15,6 +15,7 @@
 typedef struct {
     PyObject_HEAD
     struct pn_table *table;
+    struct pn_self self;
     int fd;     /* -1 once it was closed */
     int owned;  /* the descriptor is ours to close */
     int pinned; /* the mapping may not go: a thread's robust list or a watcher uses it */
@@ -30,7 +31,13 @@ static PyObject *new_table(PyObject *type, struct pn_table *mapped, int fd, int 
     (void)fstat(fd, &status); /* it was mapped a moment ago */
     allocfunc allocate = (allocfunc)PyType_GetSlot((PyTypeObject *)type, Py_tp_alloc);
     Table *self = (Table *)allocate((PyTypeObject *)type, 0);
-    if (self == NULL) {
+    int result = self == NULL ? -ENOMEM : pn_self_open(mapped, &self->self);
+    if (result < 0) {
+        if (self != NULL) {
+            ((freefunc)PyType_GetSlot((PyTypeObject *)type, Py_tp_free))(self);
+            Py_DECREF(type);
+            (void)pn_os_error(result, "no page for this process's identity");
+        }
         (void)munmap(mapped, pn_table_size(mapped->slot_count));
         if (owned)
             (void)close(fd);
@@ -78,11 +85,16 @@ static PyObject *table_attach(PyObject *type, PyObject *args)
     return new_table(type, mapped, fd, 0);
 }
 
-static void close_own(Table *self)
+static int still_ours(const Table *self)
 {
     struct stat status;
-    if (self->owned && self->fd >= 0 && fstat(self->fd, &status) == 0 &&
-        status.st_dev == self->device && status.st_ino == self->inode)
+    return self->fd >= 0 && fstat(self->fd, &status) == 0 && status.st_dev == self->device &&
+           status.st_ino == self->inode;
+}
+
+static void close_own(Table *self)
+{
+    if (self->owned && still_ours(self))
         (void)close(self->fd);
     self->fd = -1;
 }
@@ -92,8 +104,10 @@ static void table_dealloc(PyObject *object)
     Table *self = (Table *)object;
     PyTypeObject *type = Py_TYPE(object);
     close_own(self);
-    if (!self->pinned)
+    if (!self->pinned) {
+        pn_self_close(&self->self);
         (void)munmap(self->table, pn_table_size(self->table->slot_count));
+    }
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -101,7 +115,7 @@ static void table_dealloc(PyObject *object)
 static PyObject *table_fileno(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return PyLong_FromLong(((Table *)object)->fd);
+    return PyLong_FromLong(still_ours((Table *)object) ? ((Table *)object)->fd : -1);
 }
 
 static PyObject *table_close_fd(PyObject *object, PyObject *unused)
@@ -109,6 +123,35 @@ static PyObject *table_close_fd(PyObject *object, PyObject *unused)
     (void)unused;
     close_own((Table *)object);
     Py_RETURN_NONE;
+}
+
+struct pn_self *pn_self_of(PyObject *object)
+{
+    if ((destructor)PyType_GetSlot(Py_TYPE(object), Py_tp_dealloc) != table_dealloc) {
+        PyErr_SetString(PyExc_TypeError, "not a table of processes");
+        return NULL;
+    }
+    ((Table *)object)->pinned = 1;
+    return &((Table *)object)->self;
+}
+
+static PyObject *table_id(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    struct pn_table *table = ((Table *)object)->table;
+    return PyBytes_FromStringAndSize((const char *)table->id, sizeof table->id);
+}
+
+static PyObject *table_me(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    uint64_t owner;
+    int result = pn_self_owner(pn_self_of(object), &owner);
+    if (result == -ENOSPC)
+        return pn_os_error(result, "the table of processes is full");
+    if (result < 0)
+        return pn_os_error(result, "cannot sit down in the table of processes");
+    return Py_BuildValue("II", pn_owner_index(owner), pn_owner_generation(owner));
 }
 
 static struct pn_slot *slot_at(PyObject *object, Py_ssize_t index)
@@ -143,6 +186,29 @@ static PyObject *table_free(PyObject *object, PyObject *args)
         (slot = slot_at(object, index)) == NULL)
         return NULL;
     return PyBool_FromLong(pn_table_free(((Table *)object)->table, slot, generation));
+}
+
+static PyObject *table_renew(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    uint32_t generation;
+    if (!PyArg_ParseTuple(args, "n:renew", &index) || slot_at(object, index) == NULL)
+        return NULL;
+    int result = pn_table_renew(((Table *)object)->table, (uint32_t)index, &generation);
+    if (result < 0)
+        return pn_os_error(result, "the slot is in use");
+    return PyLong_FromUnsignedLong(generation);
+}
+
+static PyObject *table_fate(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    unsigned int generation;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "nI:fate", &index, &generation) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    return PyLong_FromLong(pn_fate(((Table *)object)->table, slot, generation));
 }
 
 static PyObject *table_pids(PyObject *object, PyObject *unused)
@@ -183,7 +249,7 @@ static PyObject *table_enter(PyObject *object, PyObject *args)
     if (state < PN_CLAIMED || state > PN_RUNNING)
         return PyErr_Format(PyExc_ValueError, "nobody enters as state %u", state);
     ((Table *)object)->pinned = 1;
-    int result = pn_slot_enter(slot, (enum pn_state)state);
+    int result = pn_self_enter(&((Table *)object)->self, (uint32_t)index, (enum pn_state)state);
     if (result == -ESRCH)
         return pn_os_error(result, "this slot of the table of processes is not claimed");
     if (result < 0)
@@ -476,6 +542,10 @@ static PyMethodDef table_methods[] = {
     {"attach", table_attach, METH_VARARGS | METH_CLASS, NULL},
     {"fileno", table_fileno, METH_NOARGS, NULL},
     {"close_fd", table_close_fd, METH_NOARGS, NULL},
+    {"id", table_id, METH_NOARGS, NULL},
+    {"me", table_me, METH_NOARGS, NULL},
+    {"renew", table_renew, METH_VARARGS, NULL},
+    {"fate", table_fate, METH_VARARGS, NULL},
     {"claim", table_claim, METH_NOARGS, NULL},
     {"free", table_free, METH_VARARGS, NULL},
     {"pids", table_pids, METH_NOARGS, NULL},

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "death.h"
 #include "kernel.h"
 #include "table.h"
 
@@ -60,6 +61,7 @@ int pn_slot_enter(struct pn_slot *slot, enum pn_state state)
         return -ESRCH;
     PN_SET(slot->pid, getpid());
     PN_SET(slot->start_time, pn_own_start_time());
+    PN_SET(slot->view, pn_own_view());
     if (syscall(SYS_gettid) == getpid()) {
         int result = pn_life_take(slot);
         if (result != 0)
@@ -117,8 +119,15 @@ static uint32_t take_ending(struct pn_slot *slot)
 
 int pn_slot_end(struct pn_table *table, struct pn_slot *slot, const struct pn_end *end)
 {
+    return pn_slot_end_of(table, slot, pn_word_generation(atomic_load(&slot->word)), end);
+}
+
+int pn_slot_end_of(struct pn_table *table, struct pn_slot *slot, uint32_t generation,
+                   const struct pn_end *end)
+{
     uint64_t word = atomic_load(&slot->word);
-    uint32_t generation = pn_word_generation(word);
+    if (pn_word_generation(word) != generation)
+        return 0;
     uint32_t number = 0;
     int won = 0;
     if (pn_word_lives(word) && (number = take_ending(slot)) != 0) {

@@ -1,9 +1,12 @@
 /* The table as a whole: made, mapped, slots taken and given back. Layout: format.h. */
 #define _GNU_SOURCE
+#include "death.h"
 #include "table.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW) /* without them a stranger's ftruncate is our SIGBUS */
@@ -34,7 +37,8 @@ int pn_table_create(uint32_t slots, struct pn_table **ret_table, int *ret_fd)
     if (fd < 0)
         return -errno;
     struct pn_table *table = NULL;
-    if (ftruncate(fd, (off_t)pn_table_size(slots)) == 0 &&
+    unsigned char id[sizeof table->id];
+    if (getrandom(id, sizeof id, 0) == sizeof id && ftruncate(fd, (off_t)pn_table_size(slots)) == 0 &&
         fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) == 0)
         table = map(fd, pn_table_size(slots));
     if (table == NULL) {
@@ -45,6 +49,10 @@ int pn_table_create(uint32_t slots, struct pn_table **ret_table, int *ret_fd)
     table->format = PN_FORMAT;
     table->slot_size = sizeof(struct pn_slot);
     table->slot_count = slots;
+    struct stat status;
+    if (fstat(fd, &status) == 0)
+        table->inode = (uint64_t)status.st_ino;
+    memcpy(table->id, id, sizeof id);
     table->magic = PN_MAGIC;
     *ret_table = table;
     *ret_fd = fd;
@@ -80,6 +88,7 @@ static int clear(struct pn_slot *slot, uint32_t generation)
     PN_SET(slot->owner, 0);
     PN_SET(slot->start_time, 0);
     PN_SET(slot->pid, 0);
+    PN_SET(slot->view, 0);
     PN_SET(slot->method, PN_METHOD_NONE);
     PN_SET(slot->how, PN_HOW_NONE);
     PN_SET(slot->exit_code, 0);
@@ -153,11 +162,26 @@ int pn_table_free(struct pn_table *table, struct pn_slot *slot, uint32_t generat
 {
     uint64_t word = atomic_load(&slot->word);
     if (pn_word_generation(word) != generation || pn_word_state(word) != PN_ENDED ||
-        pn_life_read(slot) == PN_LIFE_HELD)
+        pn_fate(table, slot, generation) != PN_DEAD)
         return 0;
     uint64_t free_word = pn_word(generation, PN_FREE, pn_word_ending(word));
     if (!atomic_compare_exchange_strong(&slot->word, &word, free_word))
         return 0;
     atomic_fetch_sub(&table->in_use, 1);
     return 1;
+}
+
+int pn_table_renew(struct pn_table *table, uint32_t index, uint32_t *ret_generation)
+{
+    static const struct pn_end lost = {-1, PN_FLAG_LOST, 0, 0, 0};
+    struct pn_slot *slot = &table->slots[index];
+    uint32_t generation = pn_word_generation(atomic_load(&slot->word));
+    if (pn_slot_state(slot, generation) != PN_FREE) {
+        if (pn_fate(table, slot, generation) != PN_DEAD)
+            return -EBUSY;
+        (void)pn_slot_end_of(table, slot, generation, &lost);
+        (void)pn_table_free(table, slot, generation);
+    }
+    int result = take(table, index, ret_generation);
+    return result > 0 ? 0 : result < 0 ? result : -EBUSY;
 }

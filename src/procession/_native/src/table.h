@@ -29,9 +29,13 @@ size_t pn_table_size(uint32_t slots);
 int pn_table_claim(struct pn_table *table, uint32_t *ret_index, uint32_t *ret_generation);
 
 /* Give back the slot of a process that has ended. 1 when it was; 0 when it has not ended, when the
- * slot is another's, or when its life word is still held: a process that was given up as lost goes
- * on writing there. */
+ * slot is another's, or when its death is not proved (death.h): a process that was given up as lost
+ * goes on writing there, and a slot that is taken again is itself the proof that the one before is
+ * dead. */
 int pn_table_free(struct pn_table *table, struct pn_slot *slot, uint32_t generation);
+
+/* Take this very slot, also from a process that is proved dead: 0, or -EBUSY. */
+int pn_table_renew(struct pn_table *table, uint32_t index, uint32_t *ret_generation);
 
 /* --- one process's way through its slot (slot.c) --- */
 
@@ -68,6 +72,10 @@ struct pn_end {
  * The others wake the waiters, too: the first may have been killed before it came to that. So
  * nobody hangs as long as some reaper comes to the end of this function. */
 int pn_slot_end(struct pn_table *table, struct pn_slot *slot, const struct pn_end *end);
+
+/* The same, unless the slot is another's by now: then 0. */
+int pn_slot_end_of(struct pn_table *table, struct pn_slot *slot, uint32_t generation,
+                   const struct pn_end *end);
 
 /* Set flags: all that are set then, or -ESRCH when the slot is another's. */
 int64_t pn_slot_set_flags(struct pn_slot *slot, uint32_t generation, uint32_t bits);
