@@ -17,6 +17,7 @@ from procession._keeper import shutdown
 from procession._keeper.deposits import Deposits
 from procession._keeper.ledger import Ledger, identity
 from procession._keeper.reaper import Reaper
+from procession._keeper.segments import Segments
 from procession._kernel import procfs
 from procession._kernel.tree import Tree
 from procession._wire import channel, messages
@@ -58,6 +59,7 @@ class Guard:
         self._ledger = Ledger(table, config)
         self._reaper = Reaper(table, self._ended, self._ledger.recorder.stopped)
         self._deposits = Deposits()
+        self._segments = Segments()
         self._owners: dict[int, tuple[channel.Socket, int]] = {}
         self._zygotes: dict[int, tuple[int, channel.Socket]] = {}
         """Channel's descriptor → (pid, channel); the last one started serves."""
@@ -80,7 +82,10 @@ class Guard:
         if self._config["zygote"]:
             self._start_zygote()
         while True:
-            for fd, _ in self._epoll.poll():
+            ready = self._epoll.poll(0 if self._segments.sweeping else None)
+            if not ready:
+                self._segments.sweep_on()  # what dead programs left, while nobody asks for anything
+            for fd, _ in ready:
                 handler = self._handlers.get(fd)
                 if handler is not None and not handler():
                     return
@@ -234,6 +239,10 @@ class Guard:
             self._deposits.arrived(*rest)
         elif kind == messages.DROP:
             self._deposits.drop(*rest)
+        elif kind == messages.SEGMENT:
+            self._segments.keep(*rest, *fds)
+        elif kind == messages.SEGMENT_GONE:
+            self._segments.forget(*rest)
         elif kind == messages.GOODBYE:
             self._goodbye = (rest[0], channel.adopt(fds[0]))
         else:
@@ -336,6 +345,7 @@ class Guard:
             left += forked.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
         for pidfd, (_, index, generation) in self._forked.items():
             self._ledger.forked_child_ended(index, generation, pidfd)
+        self._remove_segments()
         self._ledger.close(how, unkillable=left)
 
     def _end_normally(self) -> None:
@@ -357,7 +367,18 @@ class Guard:
         self._zygotes.clear()
         self._adopt()
         self._reaper.reap()
+        self._remove_segments()
         self._ledger.close("normal", let_go=procfs.children(os.getpid()))
+
+    def _remove_segments(self) -> None:
+        """Named shared memory goes with the program, also what was made just before its end."""
+        while (received := _receive_now(self._door)) is not None:
+            (kind, *rest), fds = received
+            if kind in (messages.SEGMENT, messages.SEGMENT_GONE):
+                self._act_on((kind, *rest), fds)
+            else:
+                channel.close_all(fds)
+        self._segments.remove_all()
 
     def _finish_zygote(self, pid: int, zygote: channel.Socket, word: str) -> None:
         """Tell a zygote to go, and hear what it says until then; kill it after a limit."""

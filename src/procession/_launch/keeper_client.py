@@ -32,6 +32,8 @@ SLICE_NS = 1_000_000_000  # a wait looks this often whether there is still a kee
 _ROOM_LIMIT_MS = 1000
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+on_start: list[Any] = []
+"""Called with each keeper that was started."""
 preload: list[str] = []
 """Modules that a keeper imports before its first spare (``set_forkserver_preload``)."""
 preload_on_error = "ignore"
@@ -417,6 +419,8 @@ def _start(zygote: bool) -> Keeper:
         raise keeper._lost() from error
     finally:
         os.close(pidfd)
+    for tell in on_start:
+        tell(keeper)
     return keeper
 
 

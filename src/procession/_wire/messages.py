@@ -11,6 +11,9 @@ Over the *door* (everybody writes, the guard reads):
     (CLAIM, token)                       it has come; with a socket for the descriptor
     (ARRIVED, token)                     it has come to somebody who has it already
     (DROP, token, owner)                 who deposited it has no use for it any more
+    (SEGMENT, name, inode)               named shared memory is to go with the program; with the
+                                         folder it is in, held (`_kernel.segments`)
+    (SEGMENT_GONE, name, inode)          it was unlinked, or is to stay
     (GOODBYE, how)                       main came to Python's own end; with a socket for the answer
     (RECORD, since_ns)                   write a recording from now on; with its file
     (RECORD_NO_MORE,)                    and no longer; with a socket for the answer
@@ -50,6 +53,8 @@ DEPOSIT = "deposit"
 CLAIM = "claim"
 ARRIVED = "arrived"
 DROP = "drop"
+SEGMENT = "segment"
+SEGMENT_GONE = "segment gone"
 GOODBYE = "goodbye"
 RECORD = "record"
 RECORD_NO_MORE = "record no more"
