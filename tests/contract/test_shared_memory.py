@@ -15,6 +15,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests import witness
 from tests.contract.programs import (
     each_method,
     fork_beside_pytests_threads,
+    in_threads,
     run,
     run_text,
     running,
@@ -177,6 +179,21 @@ def test_dropped_while_somebody_looks_says_nothing_and_leaks_nothing(
     gc.collect()
     assert witness.descriptors() == before
     assert not said
+
+
+def test_threads_make_and_unlink_at_once(name: str) -> None:
+    before = witness.descriptors()
+
+    def churn() -> bool:
+        for n in range(30):
+            shared = SharedMemory(f"{name}-{threading.get_ident()}-{n}", create=True, size=100)
+            shared.close()
+            shared.unlink()
+        return True
+
+    assert in_threads(churn) == [True] * 8
+    assert not list(FOLDER.glob(f"{name}*"))
+    assert witness.descriptors() == before
 
 
 def write_into(shared: Any, name: str) -> None:

@@ -348,6 +348,14 @@ def has_seat() -> bool:
     return getattr(bootstrap, "seat", None) is not None
 
 
+def present() -> Keeper | None:
+    """The keeper of this process's program, if there is one; none is started."""
+    global _keeper
+    if _keeper is None and not _retired:
+        _keeper = _inherited()
+    return None if _keeper is None or _keeper.closed else _keeper
+
+
 def _inherited() -> Keeper | None:
     """The keeper of the program that this process is a child of."""
     bootstrap = sys.modules.get("procession._child.bootstrap")

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+import threading
 
 from procession._kernel import segments
 from procession._launch import keeper_client
-from procession._wire import channel, messages
-
-if TYPE_CHECKING:
-    from procession._child.bootstrap import Seat
+from procession._wire import messages
 
 _made: dict[str, int] = {}
 """File name → inode of what this process made and nobody unlinked."""
@@ -26,6 +23,7 @@ _identity: int | None = None
 """Its inode, by which the number is known for the same descriptor."""
 _installed_in = 0
 _swept = False
+_lock = threading.Lock()
 
 
 def track(name: str, fd: int) -> None:
@@ -35,38 +33,38 @@ def track(name: str, fd: int) -> None:
         OSError: It belongs to somebody else.
     """
     inode = os.fstat(fd).st_ino
-    door = _door()
-    told = door is not None and _tell_to_keep(door, name, inode)
-    if _is_main() or not told:
-        _hold(inode)
-    if _is_main():
-        _install()
-    _made[name] = inode
-    if not segments.mark(fd) and door is None:
+    keeper = keeper_client.present()
+    told = keeper is not None and _tell_to_keep(keeper, name, inode)
+    with _lock:
+        if _is_main() or not told:
+            _hold(inode)
+        if _is_main():
+            _install()
+        _made[name] = inode
+    if not segments.mark(fd) and keeper is None:
         _get_a_guard()
 
 
 def forget(name: str, inode: int | None = None) -> None:
     """A segment was unlinked, or is to outlive this program."""
-    if inode is None:
-        inode = _made.get(name)
-    if inode is None:
-        return
-    if _made.get(name) == inode:
-        del _made[name]
-        _let_go(inode)
-    door = _door()
-    if door is not None:
-        try:
-            channel.send(door, (messages.SEGMENT_GONE, name, inode))
-        except OSError:
-            pass  # nobody keeps it, then
+    with _lock:
+        if inode is None:
+            inode = _made.get(name)
+        if inode is None:
+            return
+        if _made.get(name) == inode:
+            del _made[name]
+            _let_go(inode)
+    keeper = keeper_client.present()
+    if keeper is not None:
+        keeper.tell(messages.SEGMENT_GONE, name, inode)
 
 
 def hand_over(name: str) -> None:
     """Leave a segment to the guard alone: another process of this program will unlink it."""
-    if _door() is not None and name in _made:
-        _let_go(_made.pop(name))
+    with _lock:
+        if keeper_client.present() is not None and name in _made:
+            _let_go(_made.pop(name))
 
 
 def made_here(name: str) -> bool:
@@ -77,7 +75,7 @@ def made_here(name: str) -> bool:
 def sweep_once() -> None:
     """Remove what dead programs left, unless this process or its keeper has done so."""
     global _swept
-    if _swept or _door() is not None:
+    if _swept or keeper_client.present() is not None:
         return
     _swept = True
     folder = segments.open_folder()
@@ -89,20 +87,8 @@ def sweep_once() -> None:
 
 
 def _is_main() -> bool:
-    return _seat() is None
-
-
-def _seat() -> Seat | None:
-    seat: Seat | None = getattr(sys.modules.get("procession._child.bootstrap"), "seat", None)
-    return seat
-
-
-def _door() -> channel.Socket | None:
-    """The way to this program's guard, if it has one."""
-    seat, keeper = _seat(), keeper_client.existing()
-    if seat is not None:
-        return seat.door
-    return None if keeper is None or keeper.closed else keeper.door
+    """Whether this process is no child of a program's."""
+    return getattr(sys.modules.get("procession._child.bootstrap"), "seat", None) is None
 
 
 def _hold(inode: int) -> None:
@@ -131,17 +117,14 @@ def _close() -> None:
     _folder = -1
 
 
-def _tell_to_keep(door: channel.Socket, name: str, inode: int) -> bool:
+def _tell_to_keep(keeper: keeper_client.Keeper, name: str, inode: int) -> bool:
     """Hand a segment to the guard, with a hold that lasts until the guard has its own."""
     folder = segments.open_folder()
     try:
         segments.hold(folder, inode)
-        channel.send(door, (messages.SEGMENT, name, inode), [folder])
-    except OSError:
-        return False
+        return keeper.tell(messages.SEGMENT, name, inode, fds=[folder])
     finally:
         os.close(folder)
-    return True
 
 
 def _get_a_guard() -> None:
@@ -170,7 +153,7 @@ def _remove_all() -> None:
     folder = segments.open_folder()
     for name, inode in _made.items():
         # a raw fork of this process may live on: what became a daemon has it to itself then
-        if _door() is not None or not segments.is_held(folder, inode):
+        if keeper_client.present() is not None or not segments.is_held(folder, inode):
             segments.remove(folder, name, inode)
     os.close(folder)
     _made.clear()
@@ -178,8 +161,8 @@ def _remove_all() -> None:
 
 def _tell_new_keeper(keeper: keeper_client.Keeper) -> None:
     if _is_main():
-        for name, inode in _made.items():
-            _tell_to_keep(keeper.door, name, inode)
+        for name, inode in list(_made.items()):
+            _tell_to_keep(keeper, name, inode)
 
 
 def _after_fork_in_child() -> None:
@@ -188,7 +171,8 @@ def _after_fork_in_child() -> None:
     The open folder stays open: as long as the copy lives, which may be all that is left of a
     program that became a daemon, nothing of it is swept.
     """
-    global _folder
+    global _folder, _lock
+    _lock = threading.Lock()
     _made.clear()
     _folder = -1
 
