@@ -1,6 +1,6 @@
 """Every pipeline by name: `nox -l`. Each session makes its own environment.
 
-A session's own arguments go through: `nox -s tests -- -k orphan`.
+A session's own arguments go through: `nox -s test-3.11 -- -k orphan`.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def native(session: nox.Session) -> None:
     session.run("pytest", "tests/native", *session.posargs)
 
 
-@nox.session
+@nox.session(python=["3.11", "3.12", "3.13"])
 def conformance(session: nox.Session) -> None:
-    """CPython's whole suite by every start method against what passed before."""
+    """CPython's whole suite by every start method against what passed before, on each Python."""
     install(session)
     session.run("python", "tests/conformance/check.py", *session.posargs)
 
@@ -78,6 +78,15 @@ def bench(session: nox.Session) -> None:
     """Us and the standard library in turn; with `-- --update`, writes benchmarks/RESULTS.md."""
     install(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """What the documents say is so; with `-- --paste`, a fresh picture in README.md."""
+    install(session)
+    if "--paste" in session.posargs:
+        session.run("python", "docs/picture.py")
+    session.run("pytest", "tests/docs", "tests/cli/test_examples.py")
 
 
 @nox.session(venv_backend="none")

@@ -1,0 +1,117 @@
+"""What the documents say is so: their commands run, their files exist, their pictures are fresh."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.contract.programs import run_command, run_text
+
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/guarantees.md",
+    "docs/glossary.md",
+)
+WRITTEN_BY_TOOLS = ("benchmarks/RESULTS.md",)
+SHORT = 0.5  # seconds of the example's shorter child; README's picture is of longer ones
+
+_PATH = re.compile(r"(?<![\w./-])((?:src|tests|docs|examples|benchmarks|changelog\.d)/[\w./-]*\w)")
+_LINK = re.compile(r"\]\((?!http)([^)#]+)")
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def documents(root: Path) -> list[Path]:
+    found = [root / name for name in DOCUMENTS]
+    return found + sorted((root / "docs" / "decisions").glob("*.md"))
+
+
+def test_files_that_are_named_exist(root: Path) -> None:
+    missing = []
+    for document in documents(root):
+        text = document.read_text(encoding="utf-8")
+        named = {root / path for path in _PATH.findall(text)}
+        named |= {document.parent / path for path in _LINK.findall(text)}
+        named -= {root / path for path in WRITTEN_BY_TOOLS}
+        missing += [f"{document.name}: {path}" for path in named if not path.exists()]
+    assert not missing
+
+
+def test_every_room_is_in_the_architecture(root: Path) -> None:
+    text = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (root / "src/procession").glob("_*/__init__.py")}
+    unnamed = sorted(room for room in rooms if f"`{room}`" not in text)
+    assert not unnamed, "a row for it belongs into ARCHITECTURE.md's table of rooms"
+
+
+def test_all_guarantees_are_listed_with_their_tests(root: Path) -> None:
+    text = (root / "docs/guarantees.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## (G\d+) ", text, flags=re.MULTILINE)[1:]
+    numbers, bodies = parts[::2], parts[1::2]
+    assert numbers == [f"G{n}" for n in range(1, 14)]
+    for number, body in zip(numbers, bodies, strict=True):
+        assert "tests/" in body, f"{number} names no test"
+
+
+def test_guarantees_that_are_cited_exist(root: Path) -> None:
+    cited = set()
+    for folder, kinds in (("src", ("*.py", "*.c", "*.h")), ("tests", ("*.py",))):
+        for kind in kinds:
+            for path in (root / folder).rglob(kind):
+                cited |= set(re.findall(r"\bG(\d+)\b", path.read_text(encoding="utf-8")))
+    assert cited
+    assert {int(number) for number in cited} <= set(range(1, 14))
+
+
+def test_readmes_program_says_what_its_comments_say(readme: str, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    done = run_text(tmp_path, program)
+    assert done.code == 0, done.err
+    assert done.lines[0] == "144"
+    assert done.lines[1].startswith("returned")
+
+
+def test_readme_has_exactly_two_set_up_commands(readme: str) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) == 2
+    assert all(line.startswith("python3 -m venv .venv && ") for line in commands)
+    assert commands[0].endswith("procession run examples/05_only_the_first_is_joined.py")
+    assert commands[1].endswith("pytest")
+
+
+def test_sessions_that_are_named_exist(root: Path) -> None:
+    pytest.importorskip("nox")
+    done = run_command([sys.executable, "-m", "nox", "-l", "-f", str(root / "noxfile.py")])
+    assert done.code == 0, done.err
+    sessions = set(re.findall(r"^[*-] ([\w.-]+)", done.out, flags=re.MULTILINE))
+    for document in documents(root):
+        text = document.read_text(encoding="utf-8")
+        named = set(re.findall(r"nox -s ([\w-]+)", text))
+        assert named <= {name.partition("-")[0] for name in sessions} | sessions, document.name
+
+
+def picture_tool(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("picture", root / "docs" / "picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readmes_picture_is_what_is_drawn_today(root: Path) -> None:
+    tool = picture_tool(root)
+    assert tool.outline(tool.make(SHORT)) == tool.outline(tool.pasted()), (
+        "python docs/picture.py pastes a fresh one"
+    )
