@@ -176,6 +176,24 @@ class _Context(BaseContext):
             typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context()
         )
 
+    def Queue(self, maxsize: int = 0, *, max_bytes: int | None = None) -> Any:
+        """A queue; see `procession.queues.Queue`."""
+        from procession.queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context(), max_bytes=max_bytes)
+
+    def JoinableQueue(self, maxsize: int = 0, *, max_bytes: int | None = None) -> Any:
+        """A queue that counts what is done; see `procession.queues.JoinableQueue`."""
+        from procession.queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context(), max_bytes=max_bytes)
+
+    def SimpleQueue(self, *, max_bytes: int | None = None) -> Any:
+        """A queue with the fewest methods; see `procession.queues.SimpleQueue`."""
+        from procession.queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context(), max_bytes=max_bytes)
+
     def freeze_support(self) -> None:
         """Nothing to do: children never execute a frozen program's own file by accident."""
 

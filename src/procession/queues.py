@@ -1,7 +1,341 @@
-"""`multiprocessing.queues` itself, private names and all: not ours yet."""
+"""Queue, JoinableQueue, SimpleQueue: rings in shared memory, without a feeder thread.
 
-import sys
-from multiprocessing import queues
-from multiprocessing.queues import *  # noqa: F403 (for static tools)
+An item is in the queue when `put` returns, whatever becomes of the process that put it; a process
+that is killed at any instruction leaves the queue whole, with at most the one item lost that it had
+in its hands (G4). `put` blocks only where ``maxsize`` says so.
+"""
 
-sys.modules[__name__] = queues
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import queue
+from collections.abc import Iterator
+from multiprocessing import queues as _standard
+from multiprocessing import reduction
+from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
+from queue import Empty, Full
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any
+
+from procession import _native
+from procession._kernel import memory
+from procession._shared.descriptor import Descriptor
+from procession._shared.memory import Region, allocate
+from procession.errors import ProcessionError
+
+if TYPE_CHECKING:
+    _ShutDownBase = Exception
+else:  # new in 3.13: what handles `queue.ShutDown` there handles ours
+    _ShutDownBase = getattr(queue, "ShutDown", Exception)
+
+__all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue"]
+
+_ForkingPickler = reduction.ForkingPickler
+_HOOK = "_on_queue_feeder_error"
+"""What a subclass may override to see to items that cannot be pickled."""
+
+
+class ShutDown(ProcessionError, _ShutDownBase):
+    """The queue was shut down: nothing more goes in; for `get`: and it is empty."""
+
+
+_native.set_queue_types(Empty, Full, ShutDown)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard, name)
+
+
+# --- pickling ---------------------------------------------------------------------------------
+
+
+class _Reducers:
+    """What was registered with multiprocessing's pickler and with copyreg, as one plain dict.
+
+    A C pickler looks into a dict much faster than into the chain that `ForkingPickler` makes.
+    """
+
+    def __init__(self) -> None:
+        self._sources: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+        self._merged: dict[Any, Any] = {}
+
+    def merged(self) -> dict[Any, Any]:
+        """The dict, made anew when somebody has registered something since."""
+        extra = _ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+        sources = (copyreg.dispatch_table, extra)
+        if sources != self._sources:
+            self._sources = (dict(copyreg.dispatch_table), dict(extra))
+            self._merged = {**copyreg.dispatch_table, **extra}
+        return self._merged
+
+
+_reducers = _Reducers()
+
+
+def _dumps(value: object) -> bytes:
+    """Pickle as `ForkingPickler.dumps` does.
+
+    Raises:
+        Exception: What pickle raised: the value is its caller's, and so is the error.
+    """
+    if reduction.ForkingPickler is not _ForkingPickler:  # the program has put in its own
+        return bytes(reduction.ForkingPickler.dumps(value))
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _reducers.merged()
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+# --- the ends, as others see them ---------------------------------------------------------------
+
+
+class _End:
+    """One end of a queue, as `multiprocessing`'s queues have them under private names.
+
+    Args:
+        queue: The queue; it makes its ends anew whenever they are asked for.
+    """
+
+    _name = ""
+    readable = writable = False
+
+    def __init__(self, queue: _Ring) -> None:
+        self._queue = queue
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._queue is self._queue
+
+    def __hash__(self) -> int:
+        return hash((self._name, id(self._queue)))
+
+    def _open(self) -> _Ring:
+        if self.closed:
+            raise OSError("handle is closed")
+        return self._queue
+
+    @property
+    def closed(self) -> bool:
+        """Whether this process has closed this end."""
+        return self._name in self._queue._closed_ends or not self._queue._is_open()
+
+    def close(self) -> None:
+        """Close this end in this process."""
+        self._queue._closed_ends.add(self._name)
+
+    def fileno(self) -> int:
+        """A descriptor for `connection.wait`: always writable, readable while there are items."""
+        return self._open()._arm()
+
+
+class _Reader(_End):
+    _name = "reader"
+    readable = True
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether there is an item, at the latest after ``timeout`` seconds."""
+        queue = self._open()
+        return "drained" not in queue._closed_ends and queue._wait_item(timeout)
+
+    def recv(self) -> Any:
+        """Take an item; waits for one."""
+        return self._open().get()
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Take an item, pickled."""
+        return _dumps(self._open().get())
+
+
+class _Writer(_End):
+    _name = "writer"
+    writable = True
+
+    def send(self, item: object) -> None:
+        """Put an item."""
+        self._open().put(item)
+
+    def send_bytes(self, pickled: Any) -> None:
+        """Put an item that is pickled already."""
+        self._open().put(pickle.loads(pickled))
+
+
+class _ReadingLock:
+    """What `multiprocessing.pool` takes before it drains its workers' queue at its end.
+
+    It does so for the thread that may wait for room in the pipe. Here none does: so its process
+    sees no items any more, and there is nothing to drain, nor to take away from a worker between
+    its look and its `recv`.
+    """
+
+    def __init__(self, queue: _Ring) -> None:
+        self._queue = queue
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Let this process's reader see no items."""
+        self._queue._closed_ends.add("drained")
+        return True
+
+    def release(self) -> None:
+        """Let it see them again."""
+        self._queue._closed_ends.discard("drained")
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+# --- the queues ---------------------------------------------------------------------------------
+
+
+class _Ring(_native.Ring):
+    """What the three queues share.
+
+    Args:
+        ctx: The context that it belongs to.
+        maxsize: Items at most; 0 or less: no limit.
+        max_bytes: Bytes of memory that its items may take; ``None``: a quarter of the memory that
+            this program has. A put beyond that raises MemoryError and loses nothing.
+    """
+
+    _closed_error: type[Exception] = ValueError
+
+    if TYPE_CHECKING:
+        _maxsize: int
+        _closed: bool
+
+    def _make(self, maxsize: int, max_bytes: int | None) -> None:
+        if max_bytes is None:
+            max_bytes = memory.limit() // 4
+        elif max_bytes < 4096:
+            raise ValueError(f"max_bytes must be at least 4096, got {max_bytes!r}")
+        region, offset = allocate(_native.RING_SIZE)
+        fd, bell = self._create(region.memory, offset, max_bytes, max(maxsize, 0))
+        self._begin(maxsize, region, offset, Descriptor(fd), Descriptor(bell))
+
+    def _begin(
+        self, maxsize: int, region: Region, offset: int, data: Descriptor, bell: Descriptor
+    ) -> None:
+        self._open(region.table, region.memory, offset, data.fd, bell.fd)
+        self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
+        self._shared = (region, offset, data, bell)
+        self._closed_ends: set[str] = set()
+        self._closed = False
+
+    @property
+    def _reader(self) -> _Reader:
+        return _Reader(self)
+
+    @property
+    def _writer(self) -> _Writer:
+        return _Writer(self)
+
+    def __getstate__(self) -> Any:
+        if not self._is_open():
+            raise ValueError(f"Queue {self!r} is closed")
+        return self._maxsize, *self._shared
+
+    def __setstate__(self, state: Any) -> None:
+        self._begin(*state)
+
+    def _dumps(self, item: object) -> bytes | None:
+        return _dumps(item)
+
+    def _loads(self, pickled: bytes) -> Any:
+        return pickle.loads(pickled)
+
+    def empty(self) -> bool:
+        """Whether there was no item a moment ago."""
+        return self.qsize() == 0
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Let nothing in any more: `put` raises ShutDown, and `get` does once it is empty.
+
+        Args:
+            immediate: Drop what is in the queue, too; each item counts as done.
+        """
+        self._shut(immediate)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Take items until the queue is shut down and empty."""
+        while True:
+            try:
+                item = self.get()
+            except ShutDown:
+                return
+            yield item
+
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[var-annotated]
+
+
+class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
+    """A queue between processes, first in, first out."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any, max_bytes: int | None = None) -> None:
+        self._make(maxsize, max_bytes)
+
+    def _dumps(self, item: object) -> bytes | None:
+        try:
+            return _dumps(item)
+        except Exception as error:
+            hook: Any = getattr(type(self), _HOOK)
+            if hook is getattr(_standard.Queue, _HOOK):
+                raise
+            getattr(self, _HOOK)(error, item)  # a subclass sees to it
+            return None
+
+    def full(self) -> bool:
+        """Whether there were ``maxsize`` items a moment ago."""
+        return self.qsize() >= self._maxsize
+
+    def close(self) -> None:
+        """This process uses the queue no more."""
+        self._close(False)
+        self._closed = True
+
+    def join_thread(self) -> None:
+        """Nothing to wait for: what was put is in the queue."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Nothing to cancel: what was put is in the queue."""
+
+
+class JoinableQueue(Queue, _standard.JoinableQueue):  # type: ignore[type-arg]
+    """A queue that counts what was put and not yet reported as done."""
+
+    def task_done(self) -> None:
+        """Report that an item that was taken is done.
+
+        Raises:
+            ValueError: As many were reported as were put.
+        """
+        self._task_done()
+
+    def join(self) -> None:
+        """Wait until all that was put is done."""
+        self._join()
+
+
+class SimpleQueue(_Ring, _standard.SimpleQueue):  # type: ignore[type-arg]
+    """A queue with `put`, `get`, `empty` and `close`."""
+
+    _closed_error = OSError
+
+    def __init__(self, *, ctx: Any, max_bytes: int | None = None) -> None:
+        self._make(0, max_bytes)
+
+    def _poll(self, timeout: float | None = 0.0) -> bool:
+        return self._wait_item(timeout)
+
+    @property
+    def _rlock(self) -> _ReadingLock:
+        return _ReadingLock(self)
+
+    def close(self) -> None:
+        """This process uses the queue no more; its descriptors are closed."""
+        self._close(True)
+        vars(self).pop("_shared", None)

@@ -1,9 +1,30 @@
-"""What the kernel's out-of-memory killer has done in our control group."""
+"""The memory that this process may have, and what the out-of-memory killer did in its cgroup."""
 
 from __future__ import annotations
 
+import functools
+import os
+
 _V2 = "/sys/fs/cgroup{path}/memory.events"
 _V1 = "/sys/fs/cgroup/memory{path}/memory.oom_control"
+_LIMITS = {"memory.events": "memory.max", "memory.oom_control": "memory.limit_in_bytes"}
+
+
+@functools.cache
+def limit() -> int:
+    """Bytes of memory that the machine has, or this process's cgroup where that has less.
+
+    Source: sysconf(3); cgroups(7).
+    """
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _counters():
+        folder, _, name = path.rpartition("/")
+        try:
+            with open(f"{folder}/{_LIMITS[name]}", encoding="ascii", errors="replace") as file:
+                found = min(found, int(file.read()))
+        except (OSError, ValueError):  # "max": none
+            continue
+    return found
 
 
 def oom_kills() -> int:

@@ -1,7 +1,7 @@
 """What each operation promises; the layout it works on is described in src/format.h."""
 
 from collections.abc import Sequence
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 FREE: Final = 0
 CLAIMED: Final = 1
@@ -28,6 +28,7 @@ LIFE_FREE: Final = 0
 LIFE_HELD: Final = 1
 LIFE_DIED: Final = 2
 TABLE_NAME: Final[str]
+RING_SIZE: Final[int]
 
 @final
 class Table:
@@ -268,3 +269,66 @@ def credentials() -> bytes:
     """Users, groups, capabilities, no_new_privs, seccomp, session, namespaces, root, cgroup and
     security label of this thread; comparable.
     """
+
+class Ring:
+    """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's.
+
+    Layout and what a death leaves behind: src/ring.h. Once it is closed, `_closed_error` of the
+    object is raised.
+    """
+
+    _closed_error: type[Exception]
+
+    @classmethod
+    def _create(
+        cls, memory: Memory, offset: int, max_bytes: int, maxsize: int, /
+    ) -> tuple[int, int]:
+        """Make a ring of RING_SIZE zeroed bytes: the descriptors of its data and of its bell.
+
+        OSError: there are no descriptors, or RLIMIT_FSIZE allows no data.
+        """
+    def _open(self, table: Table, memory: Memory, offset: int, data: int, bell: int, /) -> None:
+        """Use a ring; descriptors stay the caller's, who keeps them while it is used."""
+    def _close(self, release: bool, /) -> None:
+        """Let no item in or out any more in this process; `release`: use its memory no more."""
+    def _is_open(self) -> bool:
+        """Whether its memory is in use."""
+    def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:
+        """Append an item. It is in the queue when this returns.
+
+        queue.Full: there are ``maxsize`` items, and were until the time was over. ShutDown: it
+        was shut down. MemoryError: it has no room, or there is no memory; nothing was lost.
+        """
+    def put_nowait(self, obj: object, /) -> None:
+        """As ``put(obj, False)``."""
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the oldest item.
+
+        queue.Empty: there is none, and was none until the time was over. ShutDown: nor will there
+        be one any more.
+        """
+    def get_nowait(self) -> Any:
+        """As ``get(False)``."""
+    def qsize(self) -> int:
+        """Items that were in it a moment ago."""
+    def _dumps(self, item: object) -> bytes | None:
+        """Pickle what is not plain; ``None``: it cannot be, and was seen to."""
+    def _loads(self, pickled: bytes) -> Any:
+        """And back."""
+    def _wait_item(self, timeout: float | None = None, /) -> bool:
+        """Wait until a get would not wait; whether it is so."""
+    def _task_done(self) -> None:
+        """One item less to wait for. ValueError: all were reported already."""
+    def _join(self, timeout: float | None = None, /) -> bool:
+        """Wait until all items are reported; whether they are."""
+    def _shut(self, immediate: bool, /) -> None:
+        """Let nothing in any more; `immediate`: and drop what is in it."""
+    def _arm(self) -> int:
+        """The bell's descriptor, which from now on is readable while there are items."""
+    def _stat(self) -> tuple[int, int, int, int, int]:
+        """Items, unfinished ones, flags (1: shut down), bytes of memory in use and at most."""
+
+def set_queue_types(
+    empty: type[Exception], full: type[Exception], shut_down: type[Exception], /
+) -> None:
+    """The exceptions that every Ring raises."""

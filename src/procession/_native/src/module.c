@@ -14,6 +14,7 @@
 #include "launch.h"
 #include "surroundings.h"
 #include "identity.h"
+#include "ring.h"
 
 #define MANY 64 /* descriptors that a keeper or a child keeps: a handful */
 #define COMM_SIZE 16 /* of the kernel, with the zero */
@@ -293,6 +294,7 @@ static PyMethodDef functions[] = {
     {"close_all_but", close_all_but, METH_VARARGS, NULL},
     {"spawn", spawn, METH_VARARGS, NULL},
     {"spawn_detached", spawn_detached, METH_VARARGS, NULL},
+    {"set_queue_types", pn_set_queue_types, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -321,6 +323,7 @@ static const struct {
     {"LIFE_FREE", PN_LIFE_FREE},
     {"LIFE_HELD", PN_LIFE_HELD},
     {"LIFE_DIED", PN_LIFE_DIED},
+    {"RING_SIZE", sizeof(struct pn_ring_head)},
     {"ALIVE", PN_ALIVE},
     {"DYING", PN_DYING},
     {"DEAD", PN_DEAD},
@@ -332,6 +335,7 @@ static const struct {
 } types[] = {
     {"Table", &pn_table_spec},
     {"Memory", &pn_memory_spec},
+    {"Ring", &pn_ring_spec},
 };
 
 static int fill(PyObject *module)

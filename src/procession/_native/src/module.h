@@ -25,4 +25,8 @@ extern PyType_Spec pn_memory_spec;
  * stay mapped as long as the object lives. */
 void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 
+/* Ring (module_ring.c). */
+extern PyType_Spec pn_ring_spec;
+PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
+
 #endif

@@ -1,0 +1,107 @@
+"""What the children of the queues' contract tests run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+from multiprocessing import connection
+from typing import Any
+
+from procession.queues import ShutDown
+
+
+def put_all(queue: Any, items: list[Any]) -> None:
+    for item in items:
+        queue.put(item)
+
+
+def put_bytes(queue: Any, size: int, count: int) -> None:
+    for n in range(count):
+        queue.put(bytes([n]) * size)
+
+
+def put_and_leave_at_once(queue: Any, item: Any) -> None:
+    queue.put(item)
+    os._exit(0)
+
+
+def echo(queue: Any, answers: Any) -> None:
+    for item in queue:
+        answers.put(item)
+    answers.put("shut down")
+
+
+def use_what_comes(queue: Any) -> None:
+    inner, lock = queue.get()
+    with lock:
+        inner.put("through a queue that came through a queue")
+
+
+def wait_for_room(queue: Any, said: Any) -> None:
+    said.send("begins")
+    try:
+        queue.put("second")
+    except ShutDown:
+        said.send("shut down")
+    else:
+        said.send("put")
+
+
+def wait_for_item(queue: Any, said: Any) -> None:
+    said.send("begins")
+    try:
+        said.send(queue.get())
+    except ShutDown:
+        said.send("shut down")
+
+
+def do_tasks(queue: Any) -> None:
+    while (item := queue.get()) is not None:
+        item()
+        queue.task_done()
+    queue.task_done()
+
+
+def limited(queue: Any, said: Any, limit: int, size: int, item: int) -> None:
+    """Meet a resource limit at put."""
+    queue.put("before")
+    before = resource.getrlimit(limit)
+    resource.setrlimit(limit, (size, before[1]))
+    try:
+        queue.put(bytes(item))
+    except BaseException as error:
+        said.send((type(error), str(error)))
+    else:
+        said.send("put")
+    resource.setrlimit(limit, before)
+    queue.put("after")
+
+
+def wait_with_connection(queue: Any, said: Any) -> None:
+    ready = connection.wait([queue._reader, said], 30)
+    said.send([one == queue._reader for one in ready])
+    said.send(queue._reader.recv())
+
+
+def close_all_descriptors(queue: Any, said: Any) -> None:
+    """As code that daemonises does."""
+    keep = said.fileno()
+    for fd in range(3, 256):
+        if fd != keep:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+    strangers = [os.memfd_create("stranger") for _ in range(8)]
+    queue.put("small")
+    try:
+        queue.put(b"x" * 5_000_000)
+    except OSError as error:
+        said.send(error.errno)
+    said.send([os.fstat(fd).st_size for fd in strangers])
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise pickle.PicklingError("not this one")

@@ -1,0 +1,390 @@
+/* SIGKILL at every instruction of what is done with a ring.
+ *
+ * After each death another process drains the ring and finds all records that were there before,
+ * whole and in order, with or without the one in question; it then uses the ring as ever. Where
+ * somebody slept at a gate, it comes to its end. argv[1]: which operation; without: all. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <string.h>
+
+#include "identity.h"
+#include "ring.h"
+#include "stepping.h"
+
+#define MOST_STEPS 40000
+#define BUDGET ((uint64_t)32 * 1024 * 1024)
+
+static struct pn_table *table;
+static struct pn_self self;
+static struct pn_ring ring;
+static long killed_at;
+static uint64_t first, next_number; /* records that are in the ring: first <= n < next_number */
+static size_t last_size;
+static pid_t waiter;
+
+/* --- records that know what they are --- */
+
+#define LARGEST ((size_t)2 * 1024 * 1024)
+
+static unsigned char bytes[LARGEST];
+static unsigned char got[LARGEST];
+
+static void write_record(uint64_t number, size_t size)
+{
+    memset(bytes, (int)(number & 0xff), size);
+    memcpy(bytes, &number, sizeof number);
+}
+
+static int put(uint64_t number, size_t size, int64_t deadline)
+{
+    write_record(number, size);
+    struct pn_part part = {bytes, size};
+    return pn_ring_put(&ring, 7, &part, 1, deadline);
+}
+
+static int get(uint64_t *ret_number, int64_t deadline)
+{
+    struct pn_record record = {got, 0, sizeof got, 0, 0};
+    int result = pn_ring_get(&ring, &record, deadline);
+    if (result != 0)
+        return result;
+    CHECK(record.kind == 7 && record.size >= 8, "killed after %ld steps", killed_at);
+    memcpy(ret_number, record.bytes, 8);
+    for (size_t n = 8; n < record.size; n++)
+        CHECK(record.bytes[n] == (unsigned char)*ret_number, "byte %zu of %zu; killed after %ld", n,
+              record.size, killed_at);
+    return 0;
+}
+
+static void make_ring(uint64_t maxsize)
+{
+    CHECK(pn_ring_create(&self, BUDGET, maxsize, &ring) == 0, "");
+    first = next_number = 0;
+}
+
+static void fill(int count, size_t size)
+{
+    for (int n = 0; n < count; n++)
+        CHECK(put(next_number++, size, PN_FOREVER) == 0, "");
+}
+
+static void take(int count)
+{
+    uint64_t number;
+    for (int n = 0; n < count; n++)
+        CHECK(get(&number, PN_FOREVER) == 0 && number == first++, "");
+}
+
+static int64_t soon(void)
+{
+    return pn_now_ns() + LIMIT;
+}
+
+/* What is in it comes out, perhaps with one record less at the front or more at the end. */
+static void drain(int less, int more)
+{
+    uint64_t number, count = pn_ring_count(&ring);
+    uint64_t expected = next_number - first;
+    CHECK(count == expected || (less && count + 1 == expected) || (more && count == expected + 1),
+          "%lu records of %lu; killed after %ld steps", (unsigned long)count,
+          (unsigned long)expected, killed_at);
+    if (count + 1 == expected)
+        first++;
+    for (uint64_t n = 0; n < count; n++)
+        CHECK(get(&number, soon()) == 0 && number == first + n, "record %lu is %lu; killed after %ld",
+              (unsigned long)(first + n), (unsigned long)number, killed_at);
+    CHECK(get(&number, PN_RING_NOW) == -EAGAIN, "");
+    first += count;
+    next_number = first;
+}
+
+/* It goes on being of use: over several turns around, and larger. */
+static void use(void)
+{
+    static const size_t sizes[] = {8, 100, 20000, 9, 30000, 64};
+    for (int turn = 0; turn < 2; turn++) {
+        for (size_t n = 0; n < sizeof sizes / sizeof sizes[0]; n++)
+            fill(1, sizes[n]);
+        take(sizeof sizes / sizeof sizes[0]);
+    }
+}
+
+/* --- waiters --- */
+
+static int sleeps(pid_t pid)
+{
+    char path[64], text[16] = {0};
+    (void)snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
+    FILE *file = fopen(path, "r");
+    CHECK(file != NULL, "%s", path);
+    (void)fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    return strtol(text, NULL, 10) == SYS_futex;
+}
+
+static void start_waiter(int (*wait)(void))
+{
+    waiter = fork();
+    CHECK(waiter >= 0, "");
+    if (waiter == 0)
+        _exit(wait());
+    int64_t deadline = soon();
+    while (!sleeps(waiter))
+        CHECK(pn_now_ns() < deadline, "the waiter does not come to wait");
+}
+
+static void join_waiter(void)
+{
+    int64_t deadline = soon();
+    int status;
+    pid_t got;
+    while ((got = waitpid(waiter, &status, WNOHANG)) == 0) {
+        if (pn_now_ns() > deadline) {
+            (void)kill(waiter, SIGKILL);
+            fail(__FILE__, __LINE__, "the waiter hangs; killed after %ld steps", killed_at);
+        }
+        (void)sched_yield();
+    }
+    CHECK(got == waiter && status == 0, "%x; killed after %ld steps", (unsigned)status, killed_at);
+}
+
+static int wait_get(void)
+{
+    uint64_t number;
+    return get(&number, PN_FOREVER) == 0 ? 0 : 2;
+}
+
+static int wait_put(void)
+{
+    return put(1000, 8, PN_FOREVER) == 0 ? 0 : 2;
+}
+
+static int wait_join(void)
+{
+    return pn_ring_join(&ring, PN_FOREVER) == 0 ? 0 : 2;
+}
+
+/* --- the operations --- */
+
+static void sit_down(void)
+{
+    uint64_t owner;
+    if (pn_self_owner(&self, &owner) != 0)
+        _exit(3);
+    /* mapped, as in a process that uses the ring for long; what grows maps it anew */
+    if (pn_ring_poll(&ring, pn_now_ns()) < 0)
+        _exit(4);
+    write_record(next_number, last_size);
+}
+
+static void do_put(void)
+{
+    struct pn_part part = {bytes, last_size};
+    (void)pn_ring_put(&ring, 7, &part, 1, PN_FOREVER);
+}
+
+static void do_get(void)
+{
+    struct pn_record record = {got, 0, sizeof got, 0, 0};
+    (void)pn_ring_get(&ring, &record, PN_FOREVER);
+}
+
+static void before_put(void)
+{
+    make_ring(0);
+    fill(3, 64);
+    last_size = 64;
+}
+
+static void after_put(void)
+{
+    drain(0, 1);
+    use();
+}
+
+static void before_put_growing(void) /* no room at the end, too little at the front */
+{
+    make_ring(0);
+    fill(60, 1000);
+    take(30);
+    fill(5, 1000);
+    last_size = 800;
+}
+
+static void before_put_around(void) /* it goes on at the front */
+{
+    make_ring(0);
+    fill(60, 1000);
+    take(58);
+    fill(4, 1000);
+    last_size = 900;
+}
+
+static void before_put_armed(void)
+{
+    make_ring(0);
+    CHECK(pn_ring_arm(&ring) == 0, "");
+    last_size = 64;
+}
+
+static void after_armed(void)
+{
+    uint64_t rung = 0, count = pn_ring_count(&ring);
+    CHECK(pn_ring_poll(&ring, 0) == (count != 0), ""); /* whoever looks puts the bell right */
+    int says = read(ring.bell, &rung, sizeof rung) == sizeof rung;
+    CHECK(says == (count != 0), "the bell says %d; killed after %ld steps", says, killed_at);
+    drain(1, 1);
+    use();
+}
+
+static void before_get(void)
+{
+    make_ring(0);
+    fill(3, 64);
+}
+
+static void after_get(void)
+{
+    drain(1, 0);
+    use();
+}
+
+static void before_get_last(void) /* which gives memory back */
+{
+    make_ring(0);
+    fill(1, 1100 * 1024);
+    fill(1, 64);
+    take(1);
+}
+
+static void before_get_armed(void)
+{
+    make_ring(0);
+    CHECK(pn_ring_arm(&ring) == 0, "");
+    fill(1, 64);
+}
+
+static void before_wake_getter(void)
+{
+    make_ring(0);
+    last_size = 64;
+    start_waiter(wait_get);
+}
+
+static void after_wake_getter(void)
+{
+    CHECK(put(5, 64, soon()) == 0, "");
+    join_waiter();
+    uint64_t number;
+    while (get(&number, PN_RING_NOW) == 0)
+        ;
+    use();
+}
+
+static void before_wake_putter(void)
+{
+    make_ring(1);
+    fill(1, 64);
+    start_waiter(wait_put);
+}
+
+static void after_wake_putter(void)
+{
+    uint64_t number;
+    if (get(&number, soon()) == 0 && number != 1000)
+        CHECK(get(&number, soon()) == 0 && number == 1000, "%lu", (unsigned long)number);
+    join_waiter();
+}
+
+static void before_done(void)
+{
+    make_ring(0);
+    fill(1, 64);
+    take(1);
+    start_waiter(wait_join);
+}
+
+static void do_done(void)
+{
+    (void)pn_ring_done(&ring);
+}
+
+static void after_done(void)
+{
+    int result = pn_ring_done(&ring);
+    CHECK(result == 0 || result == -ERANGE, "%d", result);
+    join_waiter();
+    use();
+}
+
+static void before_shut(void)
+{
+    make_ring(0);
+    fill(3, 64);
+}
+
+static void do_shut(void)
+{
+    (void)pn_ring_shut(&ring, 0);
+}
+
+static void do_shut_at_once(void)
+{
+    (void)pn_ring_shut(&ring, 1);
+}
+
+static void after_shut(void)
+{
+    uint64_t number, count = pn_ring_count(&ring);
+    CHECK(count == 3 || (count == 0 && pn_ring_flags(&ring) != 0 && pn_ring_unfinished(&ring) == 0),
+          "%lu left; killed after %ld steps", (unsigned long)count, killed_at);
+    CHECK(pn_ring_shut(&ring, 0) == 0, "");
+    CHECK(put(9, 64, soon()) == -ESHUTDOWN, "");
+    for (uint64_t n = 0; n < count; n++)
+        CHECK(get(&number, soon()) == 0 && number == n, "");
+    CHECK(get(&number, soon()) == -ESHUTDOWN, "");
+}
+
+static const struct operation {
+    const char *name;
+    void (*before)(void);
+    void (*act)(void);
+    void (*after)(void);
+} operations[] = {
+    {"put", before_put, do_put, after_put},
+    {"put_growing", before_put_growing, do_put, after_put},
+    {"put_around", before_put_around, do_put, after_put},
+    {"put_armed", before_put_armed, do_put, after_armed},
+    {"get", before_get, do_get, after_get},
+    {"get_last", before_get_last, do_get, after_get},
+    {"get_armed", before_get_armed, do_get, after_armed},
+    {"wake_getter", before_wake_getter, do_put, after_wake_getter},
+    {"wake_putter", before_wake_putter, do_get, after_wake_putter},
+    {"done", before_done, do_done, after_done},
+    {"shut", before_shut, do_shut, after_shut},
+    {"shut_at_once", before_shut, do_shut_at_once, after_shut},
+};
+
+int main(int count, char **arguments)
+{
+    int found = 0, fd;
+    CHECK(pn_table_create(64, &table, &fd) == 0 && pn_self_open(table, &self) == 0, "");
+    for (size_t n = 0; n < sizeof operations / sizeof operations[0]; n++) {
+        const struct operation *operation = &operations[n];
+        if (count > 1 && strcmp(arguments[1], operation->name) != 0)
+            continue;
+        found = 1;
+        int survived = 0;
+        for (killed_at = 0; !survived; killed_at++) {
+            CHECK(killed_at < MOST_STEPS, "%s does not come to an end", operation->name);
+            operation->before();
+            survived = die_after(sit_down, operation->act, killed_at);
+            operation->after();
+            pn_ring_close(&ring);
+        }
+        (void)printf("%s: killed at %ld instructions\n", operation->name, killed_at - 1);
+        (void)fflush(stdout);
+    }
+    CHECK(found, "no such operation");
+    return 0;
+}
