@@ -59,6 +59,13 @@ def native(session: nox.Session) -> None:
     session.run("pytest", "tests/native", *session.posargs)
 
 
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """SIGKILL at any moment and at every instruction: more than a thousand kills."""
+    install(session)
+    session.run("pytest", "-m", "slow or not slow", "tests/chaos", "tests/native", *session.posargs)
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def conformance(session: nox.Session) -> None:
     """CPython's whole suite by every start method against what passed before, on each Python."""

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "identity.h"
 #include "ring.h"
@@ -58,8 +59,20 @@ static int get(uint64_t *ret_number, int64_t deadline)
 
 static void make_ring(uint64_t maxsize)
 {
-    CHECK(pn_ring_create(&self, BUDGET, maxsize, &ring) == 0, "");
+    int fd, bell;
+    void *head = mmap(NULL, sizeof(struct pn_ring_head), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(head != MAP_FAILED && pn_ring_create(head, BUDGET, maxsize, &fd, &bell) == 0, "");
+    CHECK(pn_ring_open(&self, head, fd, bell, &ring) == 0, "");
     first = next_number = 0;
+}
+
+static void drop_ring(void)
+{
+    pn_ring_close(&ring);
+    (void)close(ring.fd);
+    (void)close(ring.bell);
+    (void)munmap(ring.head, sizeof *ring.head);
 }
 
 static void fill(int count, size_t size)
@@ -380,7 +393,7 @@ int main(int count, char **arguments)
             operation->before();
             survived = die_after(sit_down, operation->act, killed_at);
             operation->after();
-            pn_ring_close(&ring);
+            drop_ring();
         }
         (void)printf("%s: killed at %ld instructions\n", operation->name, killed_at - 1);
         (void)fflush(stdout);
