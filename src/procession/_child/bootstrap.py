@@ -195,7 +195,7 @@ def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
     me = mp_process.current_process()
     me._inheriting = True  # type: ignore[attr-defined]
     try:
-        process = main_module.load_start(payload)
+        process = main_module.load_start(payload, header["name"])
     finally:
         del me._inheriting  # type: ignore[attr-defined]
     _current.adopt(header["default_method"])

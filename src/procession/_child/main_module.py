@@ -31,12 +31,18 @@ def compile_ahead(path: str) -> None:
         pass  # it is no source, or a child will say what is wrong with it
 
 
-def load_start(blob: bytes | bytearray) -> Any:
-    """Prepare this process as its starter said, then unpickle the process object."""
+def load_start(blob: bytes | bytearray, name: str) -> Any:
+    """Prepare this process as its starter said, then unpickle the process object.
+
+    Args:
+        blob: What `dump_start` made.
+        name: The process's name.
+    """
     from multiprocessing import spawn
 
     file = io.BytesIO(blob)
     kind, preparation = pickle.load(file)
+    preparation["name"] = name
     code = _compiled(preparation)
     if code is not None:
         path = preparation.pop("init_main_from_path")

@@ -78,7 +78,7 @@ def be_zygote(
         except preload.Failed as failed:
             refusal = str(failed)
     channel.close_all(config["output"])
-    Zygote(table, writer, guard, config["main_path"], refusal).run()
+    Zygote(table, writer, guard, config["main_path"], config["modules"], refusal).run()
 
 
 def report() -> None:

@@ -16,6 +16,7 @@ from procession._wire import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from procession._wire import channel
@@ -25,24 +26,22 @@ class ThreadFound(OSError):
     """The zygote has a second thread, so a fork of it could deadlock; it must be replaced."""
 
 
-def warm_up(main_path: str | None) -> None:
-    """Make ready what most children need: modules, and main's file compiled, not run.
+def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
+    """Make ready what children need: modules, and main's file compiled, not run.
 
     Args:
         main_path: Where children will find their `__main__`, if that is a file.
+        modules: Those of `multiprocessing` that main had imported: its children will want them,
+            and without need they would only make every fork dearer.
     """
-    import multiprocessing.connection
-    import multiprocessing.queues
-    import multiprocessing.resource_tracker
-    import multiprocessing.spawn
-    import multiprocessing.synchronize  # noqa: F401
+    import multiprocessing.spawn  # noqa: F401
 
     import procession._child.ending  # noqa: F401
     from procession._child import main_module
 
     # by name: the rooms above are loaded for the children, never used by the keeper
-    importlib.import_module("procession.context")
-    importlib.import_module("procession._crew.worker")
+    for name in ("procession.context", *modules):
+        importlib.import_module(name)
     if main_path is not None:
         main_module.compile_ahead(main_path)
     settle()

@@ -64,6 +64,7 @@ class Zygote:
         door: The door's writing end, which every child inherits.
         guard: The channel to the guard.
         main_path: The file of the program's `__main__`, if children run it again.
+        modules: Modules of `multiprocessing` that main had imported.
         refusal: Why no process may be started from here, or nothing.
     """
 
@@ -73,6 +74,7 @@ class Zygote:
         door: channel.Socket,
         guard: channel.Socket,
         main_path: str | None,
+        modules: Sequence[str],
         refusal: str = "",
     ) -> None:
         self._refusal = refusal
@@ -86,6 +88,7 @@ class Zygote:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main_path = main_path
+        self._modules = modules
         self._is_warm = False
 
     def run(self) -> None:
@@ -168,7 +171,7 @@ class Zygote:
         if lacking:
             if self._reaper.children and not self._is_warm:
                 self._is_warm = True
-                spares.warm_up(self._main_path)
+                spares.warm_up(self._main_path, self._modules)
             owner = max(lacking, key=lambda o: (o.waiting, o.target - len(o.stock)))
             self._make_spare(owner)
 

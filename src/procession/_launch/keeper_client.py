@@ -29,6 +29,22 @@ if TYPE_CHECKING:
     from procession._child.bootstrap import Seat
 
 SLICE_NS = 1_000_000_000  # a wait looks this often whether there is still a keeper to end it
+_WARM = tuple(
+    f"{library}.{name}"
+    for library in ("multiprocessing", "procession")
+    for name in (
+        "connection",
+        "heap",
+        "managers",
+        "pool",
+        "queues",
+        "resource_tracker",
+        "shared_memory",
+        "sharedctypes",
+        "synchronize",
+    )
+)
+"""What children have ready if their program's main had it when its keeper was started."""
 _ROOM_LIMIT_MS = 1000
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -105,7 +121,7 @@ class Keeper:
                 self._open_link()
             link = self._link
             assert link is not None
-            while self._receive(link, channel.DONT_WAIT):
+            while not self._spares and self._receive(link, channel.DONT_WAIT):
                 pass
             while not self._spares:
                 self._say(link, messages.WAIT)
@@ -133,7 +149,7 @@ class Keeper:
     def _receive(self, link: channel.Socket, flags: int = 0) -> bool:
         """One message of the zygote's; false when there is none."""
         try:
-            received = channel.receive(link, flags)
+            received = channel.receive(link, flags, messages.LINK_ROOM)
         except BlockingIOError:
             return False
         if received is None:
@@ -367,6 +383,14 @@ def _inherited() -> Keeper | None:
     return None if keeper.guard_is_dead() else keeper
 
 
+def _modules() -> list[str]:
+    """What children are to find imported, going by what this process has."""
+    names = [name for name in _WARM if name in sys.modules]
+    if "procession._crew" in sys.modules:
+        names.append("procession._crew.worker")
+    return names
+
+
 def _start(zygote: bool) -> Keeper:
     from multiprocessing import spawn, util
 
@@ -411,6 +435,7 @@ def _start(zygote: bool) -> Keeper:
         "zygote": zygote,
         "sys_path": list(sys.path),
         "main_path": main_module.path(),
+        "modules": _modules(),
         "preload": list(preload),
         "on_error": preload_on_error,
         "recording": replacement.recording >= 0,
@@ -429,6 +454,8 @@ def _start(zygote: bool) -> Keeper:
         os.close(pidfd)
     for tell in on_start:
         tell(keeper)
+    if zygote:
+        keeper._open_link()  # the first spare is made while we pickle what it is for
     return keeper
 
 

@@ -7,12 +7,13 @@ import stat
 import sys
 import time
 import warnings
+from multiprocessing import context, spawn, util
 
 from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
 from procession._launch import exit_hooks, keeper_client, replacement
 from procession._launch.handle import Handle
-from procession._wire import channel, messages
+from procession._wire import channel, main_module, messages, pickling
 from procession.errors import StartError
 
 TYPE_CHECKING = False
@@ -57,10 +58,6 @@ class KeptHandle(Handle):
         return None
 
     def _pickle(self, process: Any) -> bytes:
-        from multiprocessing import context
-
-        from procession._wire import main_module, pickling
-
         context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
             return pickling.dump_start(process, self._preparation(process), main_module.plan())
@@ -69,8 +66,6 @@ class KeptHandle(Handle):
 
     def _preparation(self, process: Any) -> dict[str, Any]:
         """What `multiprocessing` tells a child to prepare, as others may have extended it."""
-        from multiprocessing import context, spawn
-
         default: Any = context._default_context
         actual = default._actual_context  # asking for the start method would fix it for ever
         try:
@@ -83,14 +78,13 @@ class KeptHandle(Handle):
         finally:
             default._actual_context = actual
         del preparation["dir"]  # goes by descriptor, and only when it changed
+        del preparation["name"]  # in the header, so that the rest is the same for every child
         return preparation
 
     def _header(
         self, keeper: keeper_client.Keeper, command: Any, opened: list[int]
     ) -> tuple[dict[str, Any], list[int]]:
         """The start frame's header and descriptors: what of our state the child must share."""
-        from multiprocessing import resource_tracker
-
         fds: list[int] = []
         std = 0
         for number in range(3):
@@ -102,7 +96,7 @@ class KeptHandle(Handle):
         if moved:
             opened.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             fds.append(opened[-1])
-        tracker: int | None = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
+        tracker = _tracker()
         if tracker is not None:
             fds.append(tracker)
         fds += self._fds
@@ -127,6 +121,7 @@ class KeptHandle(Handle):
             "default_method": _current.fixed_method(),
             "comm": _comm(),
             "replaced": replacement.installed,
+            "name": self.name,
         }
         return header, fds
 
@@ -171,8 +166,6 @@ class SpawnHandle(KeptHandle):
     _method_number = _native.SPAWN
 
     def _command(self) -> tuple[bytes, list[bytes]]:
-        from multiprocessing import spawn, util
-
         program = spawn.get_executable()
         if not program:
             raise StartError(None, "there is no interpreter to execute (sys.executable is not set)")
@@ -189,6 +182,12 @@ class SpawnHandle(KeptHandle):
             os.fsencode(keeper_client.PACKAGE_FOLDER),
         ]
         return path, arguments
+
+
+def _tracker() -> int | None:
+    """The descriptor of the standard library's resource tracker, if it has one running."""
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    return None if module is None else module._resource_tracker._fd
 
 
 def describe_target(process: Any) -> bytes:

@@ -73,16 +73,19 @@ def send(sock: Socket, message: tuple[Any, ...], fds: Sequence[int] = (), flags:
     sock.sendmsg([marshal.dumps(message)], _ancillary(fds), flags | _socket.MSG_NOSIGNAL)
 
 
-def receive(sock: Socket, flags: int = 0) -> tuple[Any, list[int]] | None:
+def receive(sock: Socket, flags: int = 0, room: int = _MAX_MESSAGE) -> tuple[Any, list[int]] | None:
     """One message and its descriptors, or ``None`` when the other end is gone.
+
+    Args:
+        sock: A channel.
+        flags: As of recvmsg(2).
+        room: Bytes that the longest message can have; much room takes long to get.
 
     Raises:
         TooManyDescriptors: The descriptor table is full; the message's descriptors are lost.
     """
     try:
-        data, ancillary, got, _ = sock.recvmsg(
-            _MAX_MESSAGE, _ROOM, flags | _socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, got, _ = sock.recvmsg(room, _ROOM, flags | _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
     fds = _descriptors(ancillary)
@@ -147,7 +150,7 @@ def receive_frame(sock: Socket) -> tuple[dict[str, Any], bytearray, list[int]] |
 def _receive_at_least(sock: Socket, size: int, data: bytearray, fds: list[int]) -> bytearray | None:
     while len(data) < size:
         chunk, ancillary, got, _ = sock.recvmsg(
-            max(65536, min(size - len(data), 1 << 20)), _ROOM, _socket.MSG_CMSG_CLOEXEC
+            max(16384, min(size - len(data), 1 << 20)), _ROOM, _socket.MSG_CMSG_CLOEXEC
         )
         fds += _descriptors(ancillary)
         if got & _socket.MSG_CTRUNC:

@@ -82,6 +82,8 @@ READY = "ready"
 
 INLINE_OUTCOME = 32 * 1024  # bytes; larger ones travel in a memfd
 
+LINK_ROOM = 4096  # bytes; the longest message on a link is a refusal's text
+
 MAIN_SLOT = 0
 """The slot of the program's main process in the table of processes."""
 GUARD_SLOT = 1

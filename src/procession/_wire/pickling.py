@@ -11,6 +11,7 @@ import io
 import pickle
 import sys
 import types
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 
 from procession._wire.main_module import plan
@@ -37,12 +38,11 @@ def dump_start(process: Any, preparation: dict[str, Any], main: MainPlan) -> byt
     Raises:
         Exception: What pickle raised, with the way to the culprit and what to do in its text.
     """
-    buffer = io.BytesIO()
     if main.kind == "value":
         preparation.pop("init_main_from_name", None)
         preparation.pop("init_main_from_path", None)
-    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((main.kind, preparation))
-    start = buffer.tell()
+    buffer = io.BytesIO()
+    start = buffer.write(_dump_preparation(main.kind, preparation))
     if main.kind != "value":
         try:
             ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(process)
@@ -57,6 +57,27 @@ def dump_start(process: Any, preparation: dict[str, Any], main: MainPlan) -> byt
         ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(namespace)
     buffer.write(body)
     return buffer.getvalue()
+
+
+_prepared: tuple[str, dict[str, Any], bytes] | None = None
+"""The last preparation that was pickled, and what it became: seldom does it change."""
+_PLAIN = frozenset((str, bytes, int, bool, type(None), AuthenticationString))
+
+
+def _dump_preparation(kind: str, preparation: dict[str, Any]) -> bytes:
+    global _prepared
+    if _prepared is not None and _prepared[0] == kind and _prepared[1] == preparation:
+        return _prepared[2]
+    buffer = io.BytesIO()
+    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((kind, preparation))
+    pickled = buffer.getvalue()
+    copy = {key: value[:] if type(value) is list else value for key, value in preparation.items()}
+    # kept only where equal means the same: others may have put objects of theirs in there
+    parts = [
+        part for value in copy.values() for part in (value if type(value) is list else [value])
+    ]
+    _prepared = (kind, copy, pickled) if _PLAIN.issuperset(map(type, parts)) else None
+    return pickled
 
 
 def _dump_by_value(value: Any, names: set[str], process: Any, *, ships: bool) -> bytes:

@@ -15,14 +15,14 @@
 #define MOST_GROUPS 1024 /* of a longer list the count is compared */
 
 static const char *const namespaces[PN_NAMESPACES] = {
-    "/proc/thread-self/ns/mnt",
-    "/proc/thread-self/ns/net",
-    "/proc/thread-self/ns/user",
-    "/proc/thread-self/ns/ipc",
-    "/proc/thread-self/ns/uts",
-    "/proc/thread-self/ns/cgroup",
-    "/proc/thread-self/ns/pid_for_children", /* one's own never changes, this does */
-    "/proc/thread-self/ns/time_for_children",
+    "ns/mnt",
+    "ns/net",
+    "ns/user",
+    "ns/ipc",
+    "ns/uts",
+    "ns/cgroup",
+    "ns/pid_for_children", /* one's own never changes, this does */
+    "ns/time_for_children",
 };
 
 static uint64_t hash(const void *data, size_t size) /* FNV-1a */
@@ -34,27 +34,27 @@ static uint64_t hash(const void *data, size_t size) /* FNV-1a */
     return value;
 }
 
-static uint64_t hash_file(const char *path)
+static uint64_t hash_file(int self, const char *path)
 {
     char text[2048];
-    ssize_t got = pn_read_file(AT_FDCWD, path, text, sizeof text);
+    ssize_t got = pn_read_file(self, path, text, sizeof text);
     return got > 0 ? hash(text, (size_t)got) : 0;
 }
 
 /* The link's text, "mnt:[4026531841]", costs half of what stat of its target does. */
-static uint64_t namespace_inode(const char *path)
+static uint64_t namespace_inode(int self, const char *path)
 {
     char text[64];
-    ssize_t got = readlink(path, text, sizeof text - 1);
+    ssize_t got = readlinkat(self, path, text, sizeof text - 1);
     text[got > 0 ? got : 0] = 0;
     const char *number = strchr(text, '[');
     return number == NULL ? 0 : strtoull(number + 1, NULL, 10);
 }
 
-static int64_t read_filters(void)
+static int64_t read_filters(int self)
 {
     char text[8192];
-    ssize_t got = pn_read_file(AT_FDCWD, "/proc/thread-self/status", text, sizeof text);
+    ssize_t got = pn_read_file(self, "status", text, sizeof text);
     const char *line = got > 0 ? strstr(text, "\nSeccomp_filters:") : NULL;
     return line == NULL ? 0 : strtoll(line + 17, NULL, 10);
 }
@@ -71,6 +71,9 @@ static uint64_t read_groups(void)
 void pn_credentials_read(struct pn_credentials *ret)
 {
     memset(ret, 0, sizeof *ret);
+    /* opened once: finding the thread's folder takes most of the time of a look into it; without
+     * /proc the descriptor is -1, and so every look into it fails */
+    int self = open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC);
     (void)getresuid(&ret->uid[0], &ret->uid[1], &ret->uid[2]);
     (void)getresgid(&ret->gid[0], &ret->gid[1], &ret->gid[2]);
     ret->groups = read_groups();
@@ -79,15 +82,17 @@ void pn_credentials_read(struct pn_credentials *ret)
     ret->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
     ret->seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
     if (ret->seccomp > 0)
-        ret->filters = read_filters();
+        ret->filters = read_filters(self);
     ret->session = getsid(0);
     for (int n = 0; n < PN_NAMESPACES; n++)
-        ret->namespaces[n] = namespace_inode(namespaces[n]);
+        ret->namespaces[n] = namespace_inode(self, namespaces[n]);
     struct stat status;
     if (stat("/", &status) == 0) {
         ret->root[0] = status.st_dev;
         ret->root[1] = status.st_ino;
     }
-    ret->cgroup = hash_file("/proc/thread-self/cgroup");
-    ret->label = hash_file("/proc/thread-self/attr/current");
+    ret->cgroup = hash_file(self, "cgroup");
+    ret->label = hash_file(self, "attr/current");
+    if (self >= 0)
+        (void)close(self);
 }
