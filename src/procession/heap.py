@@ -14,10 +14,11 @@ import os
 import sys
 import threading
 import weakref
-from multiprocessing import reduction
+from multiprocessing import context, reduction
 from typing import Any
 
 from procession._kernel import memfd
+from procession._shared import parcels
 
 __all__ = ["Arena", "BufferWrapper", "Heap"]
 
@@ -31,30 +32,37 @@ _STEP = 64 * 1024  # bytes reserved at a time
 class Arena:
     """One mapped memfd.
 
+    `ForkingPickler` pickles it as the same memory, at a start and anywhere else in the program.
+
     Args:
         size: Its size in bytes.
         fd: A descriptor of it, which belongs to the arena from now on; -1 makes a new memfd.
+        token: What the processes of the program know it by; ``None`` makes one.
 
     Raises:
         OSError: The kernel refuses; nothing is left behind.
     """
 
-    def __init__(self, size: int, fd: int = -1) -> None:
+    def __init__(self, size: int, fd: int = -1, token: bytes | None = None) -> None:
         self.size = size
+        self.keeper: Any = None  # the one that keeps it for those to whom it was sent
         self.fd = -1  # where the next line raises, there is nothing to close
         self.fd = memfd.create("procession-arena", size) if fd < 0 else fd
         self.key = _identity(self.fd)
+        self.token = token or os.urandom(16)
         self.buffer = memfd.map_shared(self.fd, size)
-        _known[self.key] = self
+        _known[self.token] = self
 
     def __del__(self) -> None:
         # the number may be somebody else's by now: daemonising code closes what it does not know
         if self.fd >= 0 and self.key is not None and _identity(self.fd) == self.key:
             os.close(self.fd)
+        if self.keeper is not None:
+            parcels.let_go(self.token, self.keeper)
 
 
-_known: weakref.WeakValueDictionary[tuple[int, int] | None, Arena] = weakref.WeakValueDictionary()
-"""The arenas that this process has mapped, so that each is mapped once."""
+_known: weakref.WeakValueDictionary[bytes, Arena] = weakref.WeakValueDictionary()
+"""Token → arena that this process has mapped, so that each is mapped once."""
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
@@ -71,16 +79,26 @@ def _reduce_arena(arena: Arena) -> tuple[Any, ...]:
             "this process closed the descriptor of its shared memory (as code that daemonises "
             "does), so that it cannot be passed on any more"
         )
-    return _rebuild_arena, (arena.size, reduction.DupFd(arena.fd))
+    popen = context.get_spawning_popen()
+    if popen is not None:
+        return _from_start, (
+            arena.size,
+            arena.token,
+            parcels.for_child(popen, arena.token, arena.fd),
+        )
+    arena.keeper = parcels.deposit(arena.token, arena.fd, arena.keeper)
+    return _from_guard, (arena.size, arena.token)
 
 
-def _rebuild_arena(size: int, dup_fd: Any) -> Arena:
-    fd = dup_fd.detach()
-    arena = _known.get(_identity(fd))
+def _from_start(size: int, token: bytes, parcel: Any) -> Arena:
+    return _known.get(token) or Arena(size, parcel.detach(), token)
+
+
+def _from_guard(size: int, token: bytes) -> Arena:
+    arena = _known.get(token)
     if arena is None:
-        return Arena(size, fd)
-    if fd != arena.fd:
-        os.close(fd)
+        return Arena(size, parcels.claim(token), token)
+    parcels.arrived(token)
     return arena
 
 

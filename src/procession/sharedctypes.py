@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import operator
 import weakref
-from multiprocessing import context
 from multiprocessing import sharedctypes as _standard
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -228,7 +227,6 @@ class SynchronizedBase(_standard.SynchronizedBase):  # type: ignore[type-arg]
         self.release = lock.release
 
     def __reduce__(self) -> tuple[Any, ...]:
-        context.assert_spawning(self)
         return synchronized, (self._obj, self._lock)
 
 
@@ -248,11 +246,10 @@ class SynchronizedString(SynchronizedArray, _standard.SynchronizedString):
 
 
 def _reduce(obj: Any) -> Any:
-    """A shared object goes to a child as it starts; one in this process's own memory by value."""
+    """A shared object goes as the same memory; one in this process's own memory by value."""
     wrapper = getattr(obj, "_wrapper", None)
     if wrapper is None:
         return obj.__reduce_ex__(2)
-    context.assert_spawning(obj)
     if isinstance(obj, ctypes.Array):  # its class is made anew: it has no name to be found by
         return _rebuild, (obj._type_, wrapper, obj._length_)
     return _rebuild, (type(obj), wrapper, None)

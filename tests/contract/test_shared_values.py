@@ -168,11 +168,66 @@ def test_sizes_that_cannot_be() -> None:
 # --- on the way to another process ----------------------------------------------------------------
 
 
-def test_shared_objects_go_only_to_a_child_as_it_starts() -> None:
-    for shared in (procession.Value("i"), procession.RawValue("i"), procession.RawArray("i", 2)):
-        with pytest.raises(RuntimeError, match="should only be shared between processes through"):
-            multiprocessing.reduction.ForkingPickler.dumps(shared)
-    # a ctypes object in this process's own memory is none of those
+def answer(queue: Any, conn: Any) -> None:
+    value, array, again = queue.get()
+    assert again is value
+    value.value += 1
+    array[:] = b"from the child  "
+    more = sharedctypes.RawArray("i", 200_000)
+    conn.send((value, more))
+    conn.recv()
+    conn.send(more[-1])
+
+
+@each_method
+def test_shared_objects_go_through_queues_and_pipes(method: str) -> None:
+    ctx = procession.get_context(method)
+    queue, (here, there) = ctx.Queue(), ctx.Pipe()
+    value, array = ctx.RawValue("i", 5), ctx.RawArray("c", 16)
+    process = start(method, answer, queue, there)
+    queue.put((value, array, value))
+    back, large = here.recv()
+    assert value.value == back.value == 6
+    back.value = 7
+    assert value.value == 7
+    assert array.raw == b"from the child  "
+    large[-1] = 99
+    here.send("look")
+    assert here.recv() == 99
+    process.join()
+    large[0] = 1  # its maker is gone
+    here.send(array)
+    assert there.recv()[:] == array[:]
+    queue.close()
+    queue.join_thread()
+    here.close()
+    there.close()
+
+
+def test_what_is_sent_and_dropped_arrives(tmp_path: Path) -> None:
+    """The sender has neither the object nor itself any more when it is received."""
+    finished = run_text(
+        tmp_path,
+        """
+        import procession
+
+        def send(conn):
+            conn.send(procession.RawArray("i", [1, 2, 3]))
+
+        if __name__ == "__main__":
+            here, there = procession.Pipe()
+            process = procession.Process(target=send, args=(there,))
+            process.start()
+            process.join()
+            print(here.recv()[:])
+        """,
+    )
+    assert finished.lines == ["[1, 2, 3]"], finished.err
+
+
+def test_plain_pickle_refuses_and_private_objects_go_by_value() -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pickle.dumps(procession.RawValue("i"))
     dumped = multiprocessing.reduction.ForkingPickler.dumps(ctypes.c_int(5))
     assert pickle.loads(dumped).value == 5
 
