@@ -378,6 +378,9 @@ class StandardExecutor(ProcessPoolExecutor):
     _words = StandardWords()
 
 
+StandardExecutor.__name__ = StandardExecutor.__qualname__ = "ProcessPoolExecutor"
+
+
 def map(
     fn: Callable[..., Any],
     *iterables: Iterable[Any],

@@ -326,6 +326,47 @@ def test_the_processes_of_processes_are_served(method: str, tmp_path: Path) -> N
     assert any(row.startswith("  └ leaf") for row in rows), done.err
 
 
+BAD_CALLS = """
+import multiprocessing, os, sys
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+def bad(n):
+    if n == 3:
+        os._exit(7)
+    return n
+def nested(n):
+    with futures.ProcessPoolExecutor(1) as executor:
+        return [told(executor.submit(bad, n).result) for n in range(5)]
+def told(ask):
+    try:
+        return ask()
+    except BrokenProcessPool:
+        return "broken"
+    except SystemExit as leaving:
+        return f"exit {leaving.code}"
+if __name__ == "__main__":
+    with futures.ProcessPoolExecutor(2, multiprocessing.get_context(sys.argv[1])) as executor:
+        asked = [executor.submit(bad, n) for n in range(5)]
+        print([told(future.result) for future in asked])
+        print(told(executor.submit(nested, 1).result), told(executor.submit(sys.exit, 4).result))
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        print([result if ok else "died" for ok, result in map(
+            lambda r: (r.wait(30), (r.successful(), r._value))[1],
+            [pool.apply_async(bad, (n,)) for n in range(5)])])
+"""
+
+
+@each_method
+def test_one_bad_call_of_an_unchanged_program_harms_one_call(method: str, tmp_path: Path) -> None:
+    write(tmp_path, BAD_CALLS)
+    done = run_command([*RUN, "program.py", method], cwd=tmp_path)
+    assert done.lines == [
+        "[0, 1, 2, 'broken', 4]",
+        "[0, 1, 2, 'broken', 4] exit 4",
+        "[0, 1, 2, 'died', 4]",
+    ], done.err
+
+
 POOLS = """
 import concurrent.futures, multiprocessing, sys
 def square(number):

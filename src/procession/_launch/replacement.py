@@ -1,7 +1,7 @@
 """Under `procession run`: the standard library's processes, started and held by us.
 
-Only what starts a process is replaced. The classes, and every subclass that a program has made of
-them, stay what they are.
+Only what starts a process or makes a pool is replaced. The classes, and every subclass that a
+program has made of them, stay what they are.
 """
 
 from __future__ import annotations
@@ -29,19 +29,34 @@ def install(recording_fd: int = -1) -> None:
     global installed, recording
     recording = recording_fd
     installed = True
-    sys.meta_path.insert(0, _Watcher())
+    _watch()
     if "multiprocessing.context" in sys.modules:
         patch()
 
 
+def _watch() -> None:
+    """Patch what the program imports from now on, and its executors if they are there already."""
+    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher())
+    executors = sys.modules.get("concurrent.futures.process")
+    if hasattr(executors, "ProcessPoolExecutor"):  # else it is being imported just now
+        _patch_executors(executors)
+
+
 class _Watcher:
-    """Patches `multiprocessing.context` when the program imports it, and not before: a program that
-    never does is not to pay for it. It stays, since some import it anew.
+    """Patches `multiprocessing.context` and the executors of `concurrent.futures` when the program
+    imports them, and not before: a program that never does is not to pay for it. It stays, since
+    some import them anew.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Find `multiprocessing.context` as ever, and patch it once it is executed."""
-        if name != "multiprocessing.context":
+        """Find a module as ever, and patch it once it is executed."""
+        put_right: Any
+        if name == "multiprocessing.context":
+            put_right = patch
+        elif name == "concurrent.futures.process":
+            put_right = _patch_executors
+        else:
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
@@ -52,16 +67,45 @@ class _Watcher:
 
         def exec_module(module: Any) -> None:
             execute(module)
-            patch(module)
+            put_right(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
+def _patch_executors(module: Any) -> None:
+    """Let `concurrent.futures` make our executors.
+
+    By name: the rooms above this one are loaded for the program, never used here.
+    """
+    import importlib
+
+    ours = importlib.import_module("procession.executor").StandardExecutor
+    module.ProcessPoolExecutor = ours
+    package = sys.modules.get("concurrent.futures")
+    if package is not None and "ProcessPoolExecutor" in vars(package):
+        package.ProcessPoolExecutor = ours  # type: ignore[attr-defined]
+
+
+def _make_pool(
+    self: Any,
+    processes: int | None = None,
+    initializer: Any = None,
+    initargs: Any = (),
+    maxtasksperchild: int | None = None,
+) -> Any:
+    """Returns a process pool object"""
+    import importlib
+
+    ours = importlib.import_module("procession.pool").Pool
+    return ours(processes, initializer, initargs, maxtasksperchild, self.get_context())
+
+
 def patch(context: Any = None) -> None:
-    """Put our way of starting into the three standard process classes."""
+    """Put our way of starting into the three standard process classes, and our pool beside them."""
     global installed
     installed = True
+    _watch()
     if context is None:
         from multiprocessing import context
 
@@ -91,6 +135,7 @@ def patch(context: Any = None) -> None:
         keeper_client.preload_on_error = options.get("on_error", "ignore")
 
     context.BaseContext.set_forkserver_preload = set_forkserver_preload
+    context.BaseContext.Pool = _make_pool
     context.ForkServerProcess._Popen = staticmethod(forkserver)
     context.SpawnProcess._Popen = staticmethod(spawn)
     context.ForkProcess._Popen = staticmethod(fork)
