@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from procession import _current, errors
 from procession._crew.dispatch import Crew, Words, exit_code
 from procession._crew.jobs import ITEM, STAR, Call, MapJob, usable_cpus
 from procession._crew.results import IMapIterator, IMapUnorderedIterator
-from procession._launch import exit_hooks, stopping
+from procession._launch import exit_hooks, replacement, stopping
 from procession._wire import pickling
 
 if TYPE_CHECKING:
@@ -211,6 +212,11 @@ class ProcessPoolExecutor(Executor):
         crew = self._crew
         return False if crew is None or crew.broken is None else str(crew.broken)
 
+    @property
+    def _executor_manager_thread(self) -> Any:
+        """The dispatcher, as the standard executor has one."""
+        return None if self._crew is None else self._crew._thread
+
     def _running_crew(self) -> Crew:
         with self._lock:
             if self._shutdown:
@@ -379,6 +385,8 @@ class StandardExecutor(ProcessPoolExecutor):
 
 
 StandardExecutor.__name__ = StandardExecutor.__qualname__ = "ProcessPoolExecutor"
+if replacement.installed:
+    replacement.patch_executors(_process)
 
 
 def map(
@@ -500,6 +508,8 @@ def _taken(crew: Crew, results: IMapIterator, deadline: float | None) -> Iterato
                 )
             except StopIteration:
                 return
+            except multiprocessing.TimeoutError:
+                raise TimeoutError from None  # as `concurrent.futures` calls it
     finally:
         if results.job is not None:
             crew.cancel_map(results.job)

@@ -40,7 +40,7 @@ def _watch() -> None:
         sys.meta_path.insert(0, _Watcher())
     executors = sys.modules.get("concurrent.futures.process")
     if hasattr(executors, "ProcessPoolExecutor"):  # else it is being imported just now
-        _patch_executors(executors)
+        patch_executors(executors)
 
 
 class _Watcher:
@@ -55,7 +55,7 @@ class _Watcher:
         if name == "multiprocessing.context":
             put_right = patch
         elif name == "concurrent.futures.process":
-            put_right = _patch_executors
+            put_right = patch_executors
         else:
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
@@ -73,14 +73,16 @@ class _Watcher:
         return spec
 
 
-def _patch_executors(module: Any) -> None:
+def patch_executors(module: Any) -> None:
     """Let `concurrent.futures` make our executors.
 
     By name: the rooms above this one are loaded for the program, never used here.
     """
     import importlib
 
-    ours = importlib.import_module("procession.executor").StandardExecutor
+    ours = getattr(importlib.import_module("procession.executor"), "StandardExecutor", None)
+    if ours is None:
+        return  # it is being imported just now, and comes back here when it has been
     module.ProcessPoolExecutor = ours
     package = sys.modules.get("concurrent.futures")
     if package is not None and "ProcessPoolExecutor" in vars(package):
