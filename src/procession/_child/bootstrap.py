@@ -83,6 +83,9 @@ def spawned() -> NoReturn:
 def _execute(place: Seat, header: dict[str, Any], payload: bytearray, fds: list[int]) -> NoReturn:
     """Become a fresh interpreter; the frame waits for it in a memfd."""
     program, arguments = header["exec"]
+    memfd = os.memfd_create("procession-start", 0)  # first: one of 0-2 may be free soon
+    # before it executes: it chooses the buffering of its streams by what they are
+    rest = _restore_standard_descriptors(header, fds)
     text = marshal.dumps(
         (
             place.table.fileno(),
@@ -90,23 +93,21 @@ def _execute(place: Seat, header: dict[str, Any], payload: bytearray, fds: list[
             place.index,
             place.generation,
             header,
-            fds,
+            rest,
         )
     )
-    memfd = os.memfd_create("procession-start", 0)
     with open(memfd, "wb", closefd=False) as file:
         file.write(_SIZES.pack(len(text), len(payload)))
         file.write(text)
         file.write(payload)
     os.lseek(memfd, 0, os.SEEK_SET)
-    for fd in (place.table.fileno(), place.door.fileno(), *fds):
+    for fd in (place.table.fileno(), place.door.fileno(), *rest):
         os.set_inheritable(fd, True)
-    _take_directory_and_environment(header, fds)
+    _take_directory_and_environment(header, rest)
     place.table.drop_life(place.index)  # exec would mark it as left by the dead
     try:
         os.execv(program, [*arguments, str(memfd)])
     except OSError as error:
-        _restore_standard_descriptors(header, fds)
         os.write(2, f"procession: cannot execute {program!r}: {error.strerror}\n".encode())
         os._exit(127)
 
@@ -123,8 +124,9 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             seat = place
             _identity.settle(place.table)
             place.credentials = header["credentials"]
-            rest = _restore_standard_descriptors(header, fds)
+            rest = fds
             if not header["exec"]:
+                rest = _restore_standard_descriptors(header, fds)
                 _take_directory_and_environment(header, rest)
             if header["cwd"]:
                 os.close(rest.pop(0))
@@ -251,7 +253,7 @@ def _reopen_streams() -> None:
 
 def _take_directory_and_environment(header: dict[str, Any], fds: list[int]) -> None:
     if header["cwd"]:
-        os.fchdir(fds[bin(header["std"]).count("1") if header["exec"] else 0])
+        os.fchdir(fds[0])
     wanted: dict[bytes, bytes] | None = header["environ"]
     if wanted is not None:
         for key in os.environb.keys() - wanted.keys():

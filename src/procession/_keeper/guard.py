@@ -73,6 +73,23 @@ class Guard:
 
     def run(self) -> None:
         """Serve until the program is over; nothing of it is left then, but what was let go."""
+        try:
+            self._serve()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Something went wrong here. As when this process is killed: nothing stays uncontained."""
+        self._reaper.lost = True
+        for pid, _ in self._zygotes.values():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self._zygotes.clear()
+        self._adopt()
+        shutdown.end_everything(self._reaper)
+
+    def _serve(self) -> None:
         self._watch(self._door.fileno(), self._hear_door)
         self._watch(self._signals, self._reap)
         self._watch(self._main_pidfd, self._main_may_be_gone)
@@ -82,12 +99,12 @@ class Guard:
         if self._config["zygote"]:
             self._start_zygote()
         while True:
-            ready = self._epoll.poll(0 if self._segments.sweeping else None)
-            if not ready:
+            events = self._epoll.poll(0 if self._segments.sweeping else None)
+            if not events:
                 self._segments.sweep_on()  # what dead programs left, while nobody asks for anything
-            for fd, _ in ready:
-                handler = self._handlers.get(fd)
-                if handler is not None and not handler():
+            for fd, handler in [(fd, self._handlers[fd]) for fd, _ in events]:
+                # one of the handlers before may have closed it, and the number be another's by now
+                if self._handlers.get(fd) is handler and not handler():
                     return
 
     def _watch(self, fd: int, handler: Callable[[], bool]) -> None:
@@ -168,6 +185,8 @@ class Guard:
         for index, pid, state in self._table.pids():
             if index in (messages.MAIN_SLOT, messages.GUARD_SLOT) or state == _native.ENDED:
                 continue
+            if not pid:
+                continue  # claimed a moment ago: by main for a fork, or by who was killed then
             if any(pid == forked for forked, _, _ in self._forked.values()):
                 continue
             row = self._table.read(index)

@@ -146,7 +146,9 @@ class Zygote:
 
     def _hear_owner(self, owner: Owner) -> None:
         try:
-            words = owner.link.recv(64)
+            words = owner.link.recv(64, channel.DONT_WAIT)
+        except BlockingIOError:
+            return  # the event was of an earlier link with this number
         except ConnectionResetError:
             words = b""
         if words == messages.WAIT:

@@ -50,6 +50,16 @@ PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath
 
 on_start: list[Any] = []
 """Called with each keeper that was started."""
+
+_KEPT_X_OPTIONS = {
+    "context_aware_warnings",
+    "cpu_count",
+    "int_max_str_digits",
+    "no_debug_ranges",
+    "pycache_prefix",
+    "thread_inherit_context",
+}
+
 preload: list[str] = []
 """Modules that a keeper imports before its first spare (``set_forkserver_preload``)."""
 preload_on_error = "ignore"
@@ -392,7 +402,7 @@ def _modules() -> list[str]:
 
 
 def _start(zygote: bool) -> Keeper:
-    from multiprocessing import spawn, util
+    from multiprocessing import spawn
 
     executable = spawn.get_executable()
     if not executable:
@@ -408,7 +418,7 @@ def _start(zygote: bool) -> Keeper:
     descriptors = [table.fileno(), door.fileno(), writer.fileno()]
     arguments = [
         program,
-        *map(os.fsencode, util._args_from_interpreter_flags()),  # type: ignore[attr-defined]
+        *interpreter_flags(),
         b"-c",
         messages.KEEPER_BOOT.encode(),
         os.fsencode(PACKAGE_FOLDER),
@@ -514,6 +524,17 @@ def in_forked_copy(seat: Seat | None) -> None:
 
 
 # --- small facts ------------------------------------------------------------------------------
+
+
+def interpreter_flags() -> list[bytes]:
+    """Arguments by which a fresh interpreter has our flags; the standard function drops some."""
+    from multiprocessing import util
+
+    flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    for name, value in sys._xoptions.items():
+        if name in _KEPT_X_OPTIONS:
+            flags += ["-X", name if value is True else f"{name}={value}"]
+    return list(map(os.fsencode, flags))
 
 
 def _inode(fd: int) -> int | None:

@@ -7,7 +7,7 @@ import stat
 import sys
 import time
 import warnings
-from multiprocessing import context, spawn, util
+from multiprocessing import context, spawn
 
 from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
@@ -176,7 +176,7 @@ class SpawnHandle(KeptHandle):
             )
         arguments = [
             path,
-            *map(os.fsencode, util._args_from_interpreter_flags()),  # type: ignore[attr-defined]
+            *keeper_client.interpreter_flags(),
             b"-c",
             messages.SPAWN_BOOT.encode(),
             os.fsencode(keeper_client.PACKAGE_FOLDER),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import fcntl
 import marshal
 import os
 import struct
@@ -56,7 +57,13 @@ def _pair(kind: int) -> tuple[Socket, Socket]:
 
 
 def adopt(fd: int) -> Socket:
-    """The socket that a received or inherited descriptor is; it belongs to the object now."""
+    """The socket that a received or inherited descriptor is; it belongs to the object now.
+
+    Where one of 0-2 is closed it stays closed: a program may open its next log file there.
+    """
+    if fd < 3:
+        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        os.close(low)
     sock = Socket(fileno=fd)
     if sock.gettimeout() is not None:  # socket.setdefaulttimeout() is for the user's sockets
         sock.settimeout(None)

@@ -34,6 +34,14 @@ int pn_table_create(uint32_t slots, struct pn_table **ret_table, int *ret_fd)
     if (result != 0)
         return result;
     int fd = memfd_create(PN_TABLE_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && fd <= STDERR_FILENO) { /* where one of 0-2 is closed, it stays closed */
+        int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        result = -errno;
+        (void)close(fd);
+        if (higher < 0)
+            return result;
+        fd = higher;
+    }
     if (fd < 0)
         return -errno;
     struct pn_table *table = NULL;
