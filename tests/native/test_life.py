@@ -131,6 +131,9 @@ def test_the_first_threads_end_is_seen_though_others_live(person, table):
 
 def test_sitting_down_twice_is_the_same(person, table):
     one, index = living(person, table)
+    watch = watcher(person, table, index)
+    assert_silent(watch)
+    watch.kill()  # its mark stays in the word: somebody waits
     assert one.do(f"table.enter({index}, native.RUNNING)") is None
     one.do(f"table.drop_life({index})")
     assert table.life(index) == native.LIFE_FREE

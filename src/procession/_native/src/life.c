@@ -62,7 +62,8 @@ int pn_life_init(struct pn_slot *slot)
 
 int pn_life_take(struct pn_slot *slot)
 {
-    if (atomic_load(word_of(&slot->life)) == (uint32_t)syscall(SYS_gettid))
+    /* FUTEX_WAITERS apart: it stays where somebody watched and was killed */
+    if ((atomic_load(word_of(&slot->life)) & ~FUTEX_WAITERS) == (uint32_t)syscall(SYS_gettid))
         return 0; /* it sits down once more */
     int error = pthread_mutex_trylock(&slot->life.mutex);
     if (error == EOWNERDEAD) /* this process's own, from before it executed this program */
