@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -528,6 +529,33 @@ def test_the_picture_is_drawn_when_main_is_killed_from_outside(tmp_path: Path) -
     finally:
         program.end()
         program.close()
+
+
+@pytest.mark.skipif(
+    tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 15),
+    reason="this kernel does not tell the status of what another process reaped",
+)
+def test_what_is_ended_below_a_forked_daemon_is_known_to_be_killed(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        import multiprocessing, sys, time
+        def leaf():
+            time.sleep(600)
+        def branch(pipe):
+            multiprocessing.current_process()._config["daemon"] = False
+            multiprocessing.Process(target=leaf, name="leaf").start()
+            pipe.send(1)
+            time.sleep(600)
+        if __name__ == "__main__":
+            here, there = multiprocessing.Pipe()
+            multiprocessing.Process(target=branch, args=(there,), daemon=True).start()
+            here.recv()
+        """,
+    )
+    done = run_command([*RUN, "program.py"], cwd=tmp_path)
+    (leaf,) = (row for row in done.err.splitlines() if row.startswith("  └ leaf"))
+    assert "killed SIGKILL" in leaf
 
 
 # --- as the first process of a namespace ----------------------------------------------------------

@@ -193,6 +193,8 @@ class Guard:
             if row[6] & _native.FLAG_GUEST:
                 continue  # nobody's child here
             generation = row[1]
+            if self._ledger.expects(index, generation):
+                continue  # a forked child that somebody else reaps
             if pid in mine or _is_child(pid):
                 self._reaper.children[pid] = (index, generation)
             elif self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST):
@@ -312,7 +314,6 @@ class Guard:
         self._forget(pidfd)
         self._ledger.forked_child_ended(index, generation, pidfd)
         self._deposits.ended(identity(index, generation))
-        os.close(pidfd)
         return True
 
     # --- the program's end -----------------------------------------------------------------

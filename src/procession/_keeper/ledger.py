@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+ADOPTED_LIMIT = 0.02  # seconds at the end of a program until a status counts as lost
+
+
 def identity(index: int, generation: int) -> int:
     """One number for one process of the program, never used twice: its owner's name for it."""
     return generation << 32 | index
@@ -39,7 +42,8 @@ class Ledger:
         self._outcomes: dict[int, bytes | int] = {}
         self._unreleased: list[tuple[int, int]] = []
         self._sweep_at = 64
-        self._forked_dead: dict[int, tuple[int, int, int | None]] = {}
+        self._forked_dead: dict[int, tuple[int, int, int]] = {}
+        """Identity → (index, generation, pidfd) of forked children whose own parent has to reap them."""
         self._seen_ending: dict[int, int] = {}
         self._killed_owners: set[int] = set()
         self.owner_ids: set[int] = set()
@@ -67,27 +71,38 @@ class Ledger:
     def forked_child_ended(self, index: int, generation: int, pidfd: int) -> None:
         """A child of start method fork ended; only its parent can collect its status.
 
-        The status is taken from the kernel too where it can be, for when main never asks.
+        The pidfd is the ledger's from now on: it may tell the status of what somebody adopted.
         """
         # its parent may reap it much later; until then it is a zombie, and not alive
         me, now_ns = identity(index, generation), time.monotonic_ns()
         self._seen_ending[me] = now_ns
-        self._forked_dead[me] = index, generation, _native.pidfd_exit_status(pidfd)
+        self._forked_dead[me] = index, generation, pidfd
         self.recorder.ended(me, index, now_ns)
         self._settle_forked(final=False)
 
+    def expects(self, index: int, generation: int) -> bool:
+        """Whether a process is a forked child that has ended and waits to be reaped."""
+        return identity(index, generation) in self._forked_dead
+
     def _settle_forked(self, *, final: bool) -> None:
-        for me, (index, generation, status) in list(self._forked_dead.items()):
+        deadline = time.monotonic() + ADOPTED_LIMIT
+        for me, (index, generation, pidfd) in list(self._forked_dead.items()):
             if self._table.state(index, generation) not in (_native.ENDED, _native.FREE):
                 if not final:
                     continue
                 flags = 0
+                # the kernel tells it once somebody has reaped it: who adopted it, in a moment
+                while (status := _native.pidfd_exit_status(pidfd)) is None:
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.001)
                 if status is None:
                     row = self._table.read(index)
                     status = row[8] << 8 if row[7] != _native.HOW_NONE else -1
                     flags = _native.FLAG_LOST if status == -1 else 0
                 self._table.end(index, status, 0, 0, 0, flags)
-            self._forked_dead.pop(me, None)
+            del self._forked_dead[me]
+            os.close(pidfd)
             self.ended(index, generation)
 
     def _sweep(self) -> None:
