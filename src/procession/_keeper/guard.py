@@ -333,9 +333,7 @@ class Guard:
 
     def _main_is_gone(self) -> bool:
         """Whether main ended, or became another program by exec."""
-        poll = select.poll()
-        poll.register(self._main_pidfd, select.POLLIN)
-        if poll.poll(0):
+        if _is_readable(self._main_pidfd):
             return True
         try:
             if procfs.is_ending(self._main_pid):
@@ -385,6 +383,9 @@ class Guard:
         for pid, zygote in self._zygotes.values():
             self._finish_zygote(pid, zygote, messages.FINISH)
         self._zygotes.clear()
+        for pidfd in list(self._forked):
+            if _is_readable(pidfd):
+                self._forked_child_ended(pidfd)
         self._adopt()
         self._reaper.reap()
         self._remove_segments()
@@ -431,6 +432,12 @@ def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | No
             return None
         except channel.TooManyDescriptors:
             continue  # whoever sent them is told when it asks for an answer
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _has_ended(pid: int) -> bool:

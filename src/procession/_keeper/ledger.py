@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-ADOPTED_LIMIT = 0.02  # seconds at the end of a program until a status counts as lost
+ADOPTED_LIMIT = 0.5  # seconds at the end of a recorded program until a status counts as lost
 
 
 def identity(index: int, generation: int) -> int:
@@ -43,7 +43,7 @@ class Ledger:
         self._unreleased: list[tuple[int, int]] = []
         self._sweep_at = 64
         self._forked_dead: dict[int, tuple[int, int, int]] = {}
-        """Identity → (index, generation, pidfd) of forked children whose own parent has to reap them."""
+        """Identity → (index, generation, pidfd) of forked children that a parent has to reap."""
         self._seen_ending: dict[int, int] = {}
         self._killed_owners: set[int] = set()
         self.owner_ids: set[int] = set()
@@ -85,7 +85,7 @@ class Ledger:
         return identity(index, generation) in self._forked_dead
 
     def _settle_forked(self, *, final: bool) -> None:
-        deadline = time.monotonic() + ADOPTED_LIMIT
+        deadline = time.monotonic() + ADOPTED_LIMIT * self.recorder.writes
         for me, (index, generation, pidfd) in list(self._forked_dead.items()):
             if self._table.state(index, generation) not in (_native.ENDED, _native.FREE):
                 if not final:

@@ -76,6 +76,11 @@ class Recorder:
             if index > messages.GUARD_SLOT and state in (_native.ASKED, _native.RUNNING):
                 self.seen(index, self._table.read(index)[1])
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is a recording."""
+        return self._fd >= 0
+
     def end(self, how: str = "closed") -> None:
         """Write no more."""
         if self._fd < 0:
