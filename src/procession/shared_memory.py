@@ -69,6 +69,9 @@ class SharedMemory(_standard.SharedMemory):
                 assert name is not None
                 self._attach(folder, "/" + name)
             elif name is not None:
+                # before its memory is taken
+                if not _is_free(folder, segments.file_name(name)):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"/{name}")
                 self._create(folder, "/" + name, size)
             else:
                 while self._mmap is None:
@@ -84,8 +87,6 @@ class SharedMemory(_standard.SharedMemory):
     def _create(self, folder: int, name: str, size: int) -> None:
         file = segments.file_name(name)
         account.sweep_once()
-        if not _is_free(folder, file):  # before its memory is taken
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         try:
             fd, named = segments.create(folder, file, self._mode)
         except OSError as error:
@@ -103,10 +104,6 @@ class SharedMemory(_standard.SharedMemory):
                     segments.give_name(folder, file, fd)
                 except FileExistsError:
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
-                except FileNotFoundError:  # no /proc
-                    raise OSError(
-                        errno.ENOENT, "named shared memory needs /proc to be mounted", name
-                    ) from None
         except BaseException:
             if self._track:
                 account.forget(file, inode)

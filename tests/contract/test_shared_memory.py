@@ -677,8 +677,9 @@ def test_limits_are_errors_and_nothing_is_left(name: str, tmp_path: Path) -> Non
     assert said == [["FSIZE", "EFBIG"], ["AS", "ENOMEM"], ["NOFILE", "EMFILE"]]
 
 
+@pytest.mark.parametrize("lacking", ["O_TMPFILE", "/proc"])
 def test_where_files_cannot_be_made_without_a_name(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    lacking: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
 
@@ -687,7 +688,10 @@ def test_where_files_cannot_be_made_without_a_name(
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         return real(path, flags, *rest, **options)
 
-    monkeypatch.setattr(os, "open", without)
+    if lacking == "/proc":
+        monkeypatch.setattr(segments, "_DESCRIPTORS", "/no/proc")
+    else:
+        monkeypatch.setattr(os, "open", without)
     with segment(name, create=True, size=10) as shared:
         shared.buf[0] = 1
         sweep()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = "/dev/shm"  # where shm_open(3) has them
 
+_DESCRIPTORS = "/proc/self/fd"
 _MARK = "user.procession"
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.ENOSYS)  # tmpfs has them since Linux 6.6
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
@@ -66,17 +67,19 @@ def file_name(name: str) -> str:
 def create(folder: int, name: str, mode: int) -> tuple[int, bool]:
     """A new empty file, and whether it has its name yet.
 
-    Where the kernel can, it has none until `give_name`: killed before that, nothing is left.
+    It has none until `give_name`, where the kernel can and /proc is there: killed before that,
+    nothing is left. Elsewhere the dead leave a file without a mark, which nobody sweeps.
 
     Raises:
         FileExistsError: It has to be made with its name, which is taken.
     """
     flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        return os.open(".", flags | os.O_TMPFILE, mode, dir_fd=folder), False
-    except OSError as error:
-        if error.errno not in _NO_NAMELESS:
-            raise
+    if os.path.exists(_DESCRIPTORS):
+        try:
+            return os.open(".", flags | os.O_TMPFILE, mode, dir_fd=folder), False
+        except OSError as error:
+            if error.errno not in _NO_NAMELESS:
+                raise
     flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return os.open(name, flags, mode, dir_fd=folder), True
 
@@ -88,7 +91,7 @@ def give_name(folder: int, name: str, fd: int) -> None:
         FileExistsError: The name is taken.
     """
     # open(2): without a capability, only this way leads from a descriptor to a name
-    os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.link(f"{_DESCRIPTORS}/{fd}", name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def open_file(folder: int, name: str) -> int:
