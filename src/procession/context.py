@@ -150,6 +150,18 @@ class _Context(BaseContext):
         keeper_client.preload = names
         keeper_client.preload_on_error = on_error
 
+    def Lock(self, *, on_owner_death: str = "warn") -> Any:
+        """A lock: see `procession.synchronize.Lock`."""
+        from procession import synchronize
+
+        return synchronize.Lock(on_owner_death=on_owner_death, ctx=self.get_context())
+
+    def RLock(self, *, on_owner_death: str = "warn") -> Any:
+        """A recursive lock: see `procession.synchronize.RLock`."""
+        from procession import synchronize
+
+        return synchronize.RLock(on_owner_death=on_owner_death, ctx=self.get_context())
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A shared object without a lock: see `procession.sharedctypes.RawValue`."""
         from procession import sharedctypes

@@ -17,6 +17,8 @@ __all__ = [
     "GroupTimeout",
     "KeeperLost",
     "PoolTerminated",
+    "OwnerDied",
+    "OwnerDiedWarning",
     "ProcessDied",
     "ProcessionError",
     "RecordingError",
@@ -147,6 +149,37 @@ class GroupCancelled(ProcessionError, RuntimeError):
 
 class GroupTimeout(ProcessionError, TimeoutError):
     """A `ProcessGroup` did not end in the time given; its processes were stopped."""
+
+
+class OwnerDied(ProcessionError, RuntimeError):
+    """The process that held a lock died otherwise than by Python's own end (G4).
+
+    Raised where ``on_owner_death="raise"`` was asked for; the lock is free again.
+
+    Attributes:
+        what: What it held: ``"Lock"``.
+        name: The process's name; empty where nobody knows it any more.
+        pid: Its process id, or 0.
+        ending: How it ended, as far as is known.
+    """
+
+    def __init__(self, what: str, name: str, pid: int, ending: Ending) -> None:
+        super().__init__(what, name, pid, ending)
+        self.what = what
+        self.name = name
+        self.pid = pid
+        self.ending = ending
+
+    def __str__(self) -> str:
+        who = f"process {self.name!r} (pid {self.pid})" if self.pid else "a process"
+        return (
+            f"{who} held this {self.what} and {self.ending}: what it guards may be half done. The "
+            "lock is free again."
+        )
+
+
+class OwnerDiedWarning(RuntimeWarning):
+    """Something shared was given back by a death, or left held by a process that has ended (G4)."""
 
 
 class ForkedThreadsWarning(DeprecationWarning):

@@ -1,6 +1,6 @@
 """What each operation promises; the layout it works on is described in src/format.h."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self, final
 
 FREE: Final = 0
@@ -219,6 +219,45 @@ class Memory:
         """
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Lock:
+    """A lock in shared memory, which a death gives back (src/lock.h).
+
+    Attributes:
+        recovered: How often it was taken over from the dead, in all processes.
+    """
+
+    @property
+    def recovered(self) -> int: ...
+    def _attach(
+        self,
+        memory: Memory,
+        offset: int,
+        table: Table,
+        recursive: bool,
+        on_death: Callable[[bool, int, int], object] | None,
+        /,
+    ) -> None:
+        """Be the lock that lies there; once.
+
+        on_death is called with (left, slot, generation): the lock is the caller's and was taken
+        over from a process that died, or (left) it is not and the process that held it came to
+        Python's own end. What it raises is raised, by a caller who does not have the lock.
+        """
+    def _leave(self) -> bool:
+        """If this process holds it: it stays held when the process has ended."""
+    def acquire(self, block: bool = ..., timeout: float | None = ...) -> bool:
+        """As `multiprocessing.Lock.acquire`."""
+    def release(self) -> None:
+        """As `multiprocessing.Lock.release`, or that of RLock."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_: object) -> None: ...
+    def locked(self) -> bool:
+        """Whether anybody has it."""
+    def _is_zero(self) -> bool: ...
+    def _get_value(self) -> int: ...
+    def _is_mine(self) -> bool: ...
+    def _count(self) -> int: ...
 
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""

@@ -336,6 +336,7 @@ static const struct {
     {"Table", &pn_table_spec},
     {"Memory", &pn_memory_spec},
     {"Ring", &pn_ring_spec},
+    {"Lock", &pn_lock_spec},
 };
 
 static int fill(PyObject *module)

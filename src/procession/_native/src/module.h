@@ -29,4 +29,15 @@ void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 extern PyType_Spec pn_ring_spec;
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
 
+/* Lock (module_lock.c). */
+extern PyType_Spec pn_lock_spec;
+
+/* The deadline (CLOCK_MONOTONIC, PN_FOREVER, 0 = do not wait) of a timeout in seconds: None has no
+ * limit, a negative one is 0. -1 with TypeError or ValueError. */
+int pn_deadline_of(PyObject *timeout, int64_t *ret_deadline_ns);
+
+/* The same of acquire(block=True, timeout=None). */
+int pn_parse_acquire(PyObject *const *args, Py_ssize_t count, PyObject *names,
+                     int64_t *ret_deadline_ns);
+
 #endif
