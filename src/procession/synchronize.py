@@ -73,6 +73,9 @@ class _Lock(_native.Lock):
         extra = {name: value for name, value in self.__dict__.items() if name != "_place"}
         return _rebuild, (type(self), *self._place), extra or None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # what a subclass added; the lock itself came by _rebuild
+
     def _owner_in_words(self) -> str:
         """The holder as `multiprocessing` describes it."""
         import threading

@@ -36,8 +36,6 @@ def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
     """
     import multiprocessing.spawn  # noqa: F401
 
-    importlib.import_module("procession.synchronize")
-
     import procession._child.ending  # noqa: F401
     from procession._child import main_module
 
