@@ -387,7 +387,9 @@ class _Builder:
         is_main = life.key[0] == -2
         started = asked if is_main else _after(life.started, asked)
         code_ended = _after(life.code_ended, started if started is not None else asked)
-        ended = life.ended if life.ended is not None else life.reaped
+        # a guard may come late to see an end that the parent has reaped already
+        known = [at for at in (life.ended, life.reaped) if at is not None]
+        ended = min(known) if known else None
         floor = max(asked, started or asked, code_ended or asked)
         ended = _after(ended, floor)
         reaped = _after(life.reaped, ended if ended is not None else floor)

@@ -95,8 +95,9 @@ class Picture:
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
-        at = max(n for n, line in enumerate(lines) if line.startswith("procession  "))
-        self.lines = list(lines[at:])
+        # what the keys and the program left in its line stands before it
+        at = max(n for n, line in enumerate(lines) if "procession  " in line)
+        self.lines = [lines[at][lines[at].index("procession  ") :], *lines[at + 1 :]]
         self.axis = next(line for line in self.lines if line.startswith("who"))
         self._left = self.axis.rindex(" 0s") + 1
 

