@@ -73,6 +73,24 @@ def conformance(session: nox.Session) -> None:
     session.run("python", "tests/conformance/check.py", *session.posargs)
 
 
+PEERS = ("loky", "pebble", "mpire")
+
+
+@nox.session
+def failure_table(session: nox.Session) -> None:
+    """What one bad call does to a pool: ours, the standard library's and the peers'."""
+    install(session)
+    session.install(*PEERS)
+    session.run("python", "-m", "benchmarks.failure_table", *session.posargs)
+
+
+@nox.session
+def pool_chaos(session: nox.Session) -> None:
+    """100,000 calls by each start method while workers are killed."""
+    install(session)
+    session.run("pytest", "-m", "slow", "tests/contract/test_pool.py", *session.posargs)
+
+
 @nox.session
 def orphan_table(session: nox.Session) -> None:
     """What is left when a parent ends, in every way and by every start method."""

@@ -1,0 +1,157 @@
+"""Pools and executors: tiny calls, one call, arrays, start and end, many futures."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import targets
+from benchmarks.bench import Benchmark, Goal, Side, Versus
+from benchmarks.pools import PEERS, Workers
+
+WORKERS = 2
+METHOD = "forkserver"
+ARRAY = 8_000_000  # bytes
+
+
+def tiny_calls(library: str, size: int) -> Iterator[float]:
+    """One of so many calls of a map that sends them one by one."""
+    with ended(library) as workers:
+        while True:
+            items = range(size)
+            began = time.perf_counter()
+            workers.map(targets.nothing, items)
+            yield (time.perf_counter() - began) / size
+
+
+def round_trip(library: str, size: int) -> Iterator[float]:
+    """One call, asked for and waited for."""
+    with ended(library) as workers:
+        while True:
+            began = time.perf_counter()
+            for _ in range(size):
+                if library.endswith("Pool"):
+                    workers.it.apply(targets.nothing, (1,))
+                else:
+                    workers.submit(targets.nothing, 1)()
+            yield (time.perf_counter() - began) / size
+
+
+def arrays(library: str, size: int) -> Iterator[float]:
+    """An array in and out; the time of one of them."""
+    import numpy
+
+    array = numpy.zeros(size, dtype="uint8")
+    with ended(library) as workers:
+        while True:
+            began = time.perf_counter()
+            for ask in [workers.submit(targets.give, array) for _ in range(4)]:
+                ask()
+            yield (time.perf_counter() - began) / 4
+
+
+def futures(library: str, size: int) -> Iterator[float]:
+    """One of so many calls that are all asked for before the first is waited for."""
+    with ended(library) as workers:
+        while True:
+            began = time.perf_counter()
+            for ask in [workers.submit(targets.nothing, n) for n in range(size)]:
+                ask()
+            yield (time.perf_counter() - began) / size
+
+
+def start_and_end(library: str, size: int) -> Iterator[float]:
+    """Start the workers, one call for each, end them."""
+    while True:
+        began = time.perf_counter()
+        workers = Workers(library, METHOD, size)
+        for ask in [workers.submit(targets.nothing, n) for n in range(size)]:
+            ask()
+        workers.end()
+        yield time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def ended(library: str, size: int = WORKERS) -> Iterator[Workers]:
+    """Workers that have done a call each."""
+    workers = Workers(library, METHOD, size)
+    for ask in [workers.submit(targets.nothing, n) for n in range(size)]:
+        ask()
+    try:
+        yield workers
+    finally:
+        workers.end()
+
+
+def against(
+    name: str,
+    title: str,
+    measure: Any,
+    *,
+    ours: str = "procession Pool",
+    peers: tuple[str, ...] = ("standard Pool", "standard executor", *PEERS),
+    at_least: float | None,
+    **options: Any,
+) -> None:
+    """A benchmark of ours against those peers that are here."""
+
+    def side(library: str) -> Side:
+        return Side("", lambda _, size: measure(library, size))
+
+    here = [peer for peer in peers if peer not in PEERS or importlib.util.find_spec(peer)]
+    goals: list[Goal] = [Versus(peer, at_least) for peer in here]
+    sides = {peer: side(peer) for peer in here}
+    Benchmark(name, title, measure, goals=goals, ours=side(ours), sides=sides, **options)
+
+
+against(
+    "pool.tiny_calls",
+    "tiny calls one by one (chunksize 1), by the second",
+    tiny_calls,
+    at_least=5,
+    size=20_000,
+    quick_size=50,
+    seconds=30,
+    unit="/s",
+)
+against(
+    "pool.round_trip",
+    "round trip of one call",
+    round_trip,
+    at_least=5,
+    size=200,
+    quick_size=3,
+    seconds=20,
+)
+against(
+    "pool.arrays",
+    "an array of 8 MB in and out",
+    arrays,
+    at_least=8,
+    size=ARRAY,
+    quick_size=1000,
+    seconds=20,
+)
+against(
+    "pool.futures",
+    "10,000 futures outstanding, by the second",
+    futures,
+    ours="procession executor",
+    peers=("standard executor", *PEERS[:2]),
+    at_least=None,
+    size=10_000,
+    quick_size=20,
+    seconds=20,
+    unit="/s",
+)
+against(
+    "pool.start_and_end",
+    "start two workers, call each, end them",
+    start_and_end,
+    at_least=None,
+    size=WORKERS,
+    seconds=15,
+)
