@@ -98,7 +98,7 @@ class Probes:
 
 def constructor(p):
     P = p.ctx.Process
-    p.look("group", lambda: P(group=1))
+    p.look("group", lambda: called(lambda: P(group=1))[0])  # ours has a word more to say
     p.look("positional", lambda: P(None, nothing, "n", (1,), {}).name)
     p.look("too many", lambda: P(None, nothing, "n", (), {}, True))
     p.look("unknown keyword", lambda: P(nonsense=1))
@@ -137,7 +137,7 @@ def after_end(p):
     p.look("ended start", process.start)
     p.look("ended repr", lambda: re.sub(r"\d+", "N", repr(process)))
     p.look("ended daemon", lambda: setattr(process, "daemon", True))
-    p.look("ended sentinel", lambda: multiprocessing.connection.wait([process.sentinel], 0) != [])
+    p.look("ended sentinel", lambda: multiprocessing.connection.wait([process.sentinel], 30) != [])
     p.look("ended close", process.close)
     for name in ("join", "terminate", "kill", "is_alive", "close", "start"):
         p.look("closed " + name, lambda: getattr(process, name)())

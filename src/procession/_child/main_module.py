@@ -22,6 +22,8 @@ _ahead: tuple[str, tuple[int, ...], types.CodeType] | None = None
 def compile_ahead(path: str) -> None:
     """Compile a main's file, so that no child has to; nothing of it is run."""
     global _ahead
+    if os.path.splitext(os.path.basename(path))[0] == "ipython":
+        return  # multiprocessing runs every main again but IPython's own launcher
     try:
         with open(path, "rb") as file:
             state = _state(file.fileno())

@@ -475,13 +475,16 @@ def _table_to_serve() -> tuple[_native.Table, int]:
     if threading.current_thread() is threading.main_thread():
         table.enter(messages.MAIN_SLOT, _native.RUNNING)  # takes the life word if nobody has it
     row = table.read(messages.GUARD_SLOT)
-    if row[0] == _native.CLAIMED:
+    if row[0] != _native.CLAIMED:
+        try:
+            return table, table.renew(messages.GUARD_SLOT)
+        except OSError:
+            pass  # its old guard lives on, with what it holds
+    elif not any(old.table is table and old._guard_generation == row[1] for old in _retired):
         return table, row[1]
-    try:
-        return table, table.renew(messages.GUARD_SLOT)
-    except OSError:  # its old guard lives on, with what it holds
-        table = _identity.new_main_table()
-        return table, table.read(messages.GUARD_SLOT)[1]
+    # else a guard that we have parted from has not even sat down there yet
+    table = _identity.new_main_table()
+    return table, table.read(messages.GUARD_SLOT)[1]
 
 
 def forget(keeper: Keeper) -> None:
