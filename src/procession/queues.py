@@ -33,6 +33,9 @@ else:  # new in 3.13: what handles `queue.ShutDown` there handles ours
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue"]
 
 _ForkingPickler = reduction.ForkingPickler
+FAR = 128 * 1024
+"""Bytes from which a buffer is not copied into the pickle of its item (src/module_ring.c)."""
+_MOST_APART = 150
 _HOOK = "_on_queue_feeder_error"
 """What a subclass may override to see to items that cannot be pickled."""
 
@@ -41,7 +44,7 @@ class ShutDown(ProcessionError, _ShutDownBase):
     """The queue was shut down: nothing more goes in; for `get`: and it is empty."""
 
 
-_native.set_queue_types(Empty, Full, ShutDown)
+_native.set_queue_types(Empty, Full, ShutDown, _native.Extent)
 
 
 def __getattr__(name: str) -> Any:
@@ -74,19 +77,40 @@ class _Reducers:
 _reducers = _Reducers()
 
 
-def _dumps(value: object) -> bytes:
+def _dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
     """Pickle as `ForkingPickler.dumps` does.
+
+    Args:
+        value: What is pickled.
+        large_apart: Leave large buffers (of arrays and the like) where they are.
+
+    Returns:
+        The pickle; where large buffers are apart, a tuple of it and of them.
 
     Raises:
         Exception: What pickle raised: the value is its caller's, and so is the error.
     """
     if reduction.ForkingPickler is not _ForkingPickler:  # the program has put in its own
         return bytes(reduction.ForkingPickler.dumps(value))
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    apart: list[memoryview] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not in one piece
+            return True
+        if raw.nbytes < FAR or len(apart) == _MOST_APART:
+            return True
+        apart.append(raw)
+        return False
+
+    file = io.BytesIO()
+    pickler = pickle.Pickler(
+        file, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band if large_apart else None
+    )
     pickler.dispatch_table = _reducers.merged()
     pickler.dump(value)
-    return buffer.getvalue()
+    return (file.getbuffer(), *apart) if apart else file.getvalue()
 
 
 # --- the ends, as others see them ---------------------------------------------------------------
@@ -145,7 +169,9 @@ class _Reader(_End):
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Take an item, pickled."""
-        return _dumps(self._open().get())
+        pickled = _dumps(self._open().get())
+        assert isinstance(pickled, bytes)
+        return pickled
 
 
 class _Writer(_End):
@@ -241,11 +267,11 @@ class _Ring(_native.Ring):
     def __setstate__(self, state: Any) -> None:
         self._begin(*state)
 
-    def _dumps(self, item: object) -> bytes | None:
-        return _dumps(item)
+    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
+        return _dumps(item, large_apart)
 
-    def _loads(self, pickled: bytes) -> Any:
-        return pickle.loads(pickled)
+    def _loads(self, pickled: Any, buffers: list[Any] | None = None) -> Any:
+        return pickle.loads(pickled, buffers=buffers)
 
     def empty(self) -> bool:
         """Whether there was no item a moment ago."""
@@ -277,9 +303,9 @@ class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
     def __init__(self, maxsize: int = 0, *, ctx: Any, max_bytes: int | None = None) -> None:
         self._make(maxsize, max_bytes)
 
-    def _dumps(self, item: object) -> bytes | None:
+    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
         try:
-            return _dumps(item)
+            return _dumps(item, large_apart)
         except Exception as error:
             hook: Any = getattr(type(self), _HOOK)
             if hook is getattr(_standard.Queue, _HOOK):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import time
 from multiprocessing import connection
 from typing import Any
 
@@ -100,6 +101,18 @@ def close_all_descriptors(queue: Any, said: Any) -> None:
     except OSError as error:
         said.send(error.errno)
     said.send([os.fstat(fd).st_size for fd in strangers])
+
+
+def change_array(queue: Any, answers: Any) -> None:
+    got = queue.get()
+    got["first"][0] = -1.0
+    answers.put(got)
+
+
+def hold_array(queue: Any, answers: Any) -> None:
+    array = queue.get()
+    answers.put(float(array[0]))
+    time.sleep(600)  # until it is killed
 
 
 class Unpicklable:

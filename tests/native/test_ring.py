@@ -11,10 +11,31 @@ import pytest
 
 from tests.native.people import SOURCES
 
-CORE = ["table", "slot", "life", "kernel", "death", "identity", "mutex", "wait", "gate", "ring"]
+CORE = [
+    "table",
+    "slot",
+    "life",
+    "kernel",
+    "death",
+    "identity",
+    "mutex",
+    "wait",
+    "gate",
+    "extents",
+    "ring",
+]
 DRIVERS = Path(__file__).parent / "drivers"
 QUICK = ["put", "get", "wake_getter", "wake_putter", "done", "shut"]
-SLOW = ["put_growing", "put_around", "put_armed", "get_armed", "get_last", "shut_at_once"]
+SLOW = [
+    "put_far",
+    "get_far",
+    "put_growing",
+    "put_around",
+    "put_armed",
+    "get_armed",
+    "get_last",
+    "shut_at_once",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +46,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [
             *["gcc", "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror"],
+            "-DPN_EXTENTS=5",
             f"-I{SOURCES}",
             f"-I{DRIVERS}",
             str(DRIVERS / "ring_step.c"),

@@ -309,6 +309,12 @@ def credentials() -> bytes:
     security label of this thread; comparable.
     """
 
+@final
+class Extent:
+    """Memory of a large item: a buffer, this process's own to write to, as long as it lives."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 class Ring:
     """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's.
 
@@ -350,9 +356,11 @@ class Ring:
         """As ``get(False)``."""
     def qsize(self) -> int:
         """Items that were in it a moment ago."""
-    def _dumps(self, item: object) -> bytes | None:
-        """Pickle what is not plain; ``None``: it cannot be, and was seen to."""
-    def _loads(self, pickled: bytes) -> Any:
+    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
+        """Pickle what is not plain; a tuple of the pickle and of large buffers that are not in it
+        if `large_apart`. ``None``: it cannot be pickled, and was seen to.
+        """
+    def _loads(self, pickled: Any, buffers: list[Any] | None = None) -> Any:
         """And back."""
     def _wait_item(self, timeout: float | None = None, /) -> bool:
         """Wait until a get would not wait; whether it is so."""
@@ -368,6 +376,10 @@ class Ring:
         """Items, unfinished ones, flags (1: shut down), bytes of memory in use and at most."""
 
 def set_queue_types(
-    empty: type[Exception], full: type[Exception], shut_down: type[Exception], /
+    empty: type[Exception],
+    full: type[Exception],
+    shut_down: type[Exception],
+    extent: type[Extent],
+    /,
 ) -> None:
-    """The exceptions that every Ring raises."""
+    """The exceptions that every Ring raises, and what it keeps large items in."""

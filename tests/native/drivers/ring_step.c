@@ -12,7 +12,7 @@
 #include "ring.h"
 #include "stepping.h"
 
-#define MOST_STEPS 40000
+#define MOST_STEPS 60000
 #define BUDGET ((uint64_t)32 * 1024 * 1024)
 
 static struct pn_table *table;
@@ -45,7 +45,7 @@ static int put(uint64_t number, size_t size, int64_t deadline)
 
 static int get(uint64_t *ret_number, int64_t deadline)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0};
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
     int result = pn_ring_get(&ring, &record, deadline);
     if (result != 0)
         return result;
@@ -185,7 +185,7 @@ static void sit_down(void)
     if (pn_self_owner(&self, &owner) != 0)
         _exit(3);
     /* mapped, as in a process that uses the ring for long; what grows maps it anew */
-    if (pn_ring_poll(&ring, pn_now_ns()) < 0)
+    if (pn_ring_poll(&ring, pn_now_ns()) < 0 || pn_ring_open_holds(&ring) != 0)
         _exit(4);
     write_record(next_number, last_size);
 }
@@ -198,7 +198,7 @@ static void do_put(void)
 
 static void do_get(void)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0};
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
     (void)pn_ring_get(&ring, &record, PN_FOREVER);
 }
 
@@ -358,6 +358,72 @@ static void after_shut(void)
     CHECK(get(&number, soon()) == -ESHUTDOWN, "");
 }
 
+/* --- extents --- */
+
+static int put_far(uint64_t number)
+{
+    uint32_t extent;
+    unsigned char record[16] = {0};
+    int result = pn_extent_reserve(&ring, 4096, &extent);
+    if (result != 0)
+        return result;
+    result = pn_extent_write(&ring, extent, 0, &number, sizeof number);
+    memcpy(record, &extent, sizeof extent);
+    struct pn_part part = {record, sizeof record};
+    if (result == 0)
+        result = pn_ring_put(&ring, PN_RING_FAR | 7, &part, 1, PN_FOREVER);
+    pn_extent_release(&ring, extent);
+    return result;
+}
+
+static int get_far(uint64_t *ret_number)
+{
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
+    int result = pn_ring_get(&ring, &record, soon());
+    if (result != 0)
+        return result;
+    uint64_t *memory = pn_extent_map(&ring, record.extent, 4096);
+    if (memory == NULL)
+        return -ENOMEM;
+    *ret_number = *memory;
+    (void)munmap(memory, 4096);
+    pn_extent_release(&ring, record.extent);
+    return 0;
+}
+
+static void before_far(void)
+{
+    make_ring(0);
+    for (uint64_t n = 0; n < 2; n++)
+        CHECK(put_far(n) == 0, "");
+}
+
+static void do_put_far(void)
+{
+    (void)put_far(2);
+}
+
+static void do_get_far(void)
+{
+    uint64_t number;
+    (void)get_far(&number);
+}
+
+static void after_far(void)
+{
+    uint64_t number, count = pn_ring_count(&ring), begin = count == 1 ? 1 : 0;
+    CHECK(count >= 1 && count <= 3, "%lu; killed after %ld steps", (unsigned long)count, killed_at);
+    CHECK(put_far(77) == 0, ""); /* which must not take what the others lie in */
+    for (uint64_t n = 0; n < count; n++)
+        CHECK(get_far(&number) == 0 && number == begin + n, "%lu; killed after %ld steps",
+              (unsigned long)number, killed_at);
+    CHECK(get_far(&number) == 0 && number == 77, "%lu", (unsigned long)number);
+    pn_extents_trim(&ring);
+    for (uint32_t n = 0; n < PN_EXTENTS; n++)
+        CHECK(ring.head->extents[n].size == 0, "extent %u stays; killed after %ld steps", n,
+              killed_at);
+}
+
 static const struct operation {
     const char *name;
     void (*before)(void);
@@ -374,6 +440,8 @@ static const struct operation {
     {"wake_getter", before_wake_getter, do_put, after_wake_getter},
     {"wake_putter", before_wake_putter, do_get, after_wake_putter},
     {"done", before_done, do_done, after_done},
+    {"put_far", before_far, do_put_far, after_far},
+    {"get_far", before_far, do_get_far, after_far},
     {"shut", before_shut, do_shut, after_shut},
     {"shut_at_once", before_shut, do_shut_at_once, after_shut},
 };

@@ -337,6 +337,7 @@ static const struct {
     {"Memory", &pn_memory_spec},
     {"Ring", &pn_ring_spec},
     {"Lock", &pn_lock_spec},
+    {"Extent", &pn_extent_spec},
 };
 
 static int fill(PyObject *module)

@@ -26,7 +26,7 @@ extern PyType_Spec pn_memory_spec;
 void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 
 /* Ring (module_ring.c). */
-extern PyType_Spec pn_ring_spec;
+extern PyType_Spec pn_ring_spec, pn_extent_spec;
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
 
 /* Lock (module_lock.c). */

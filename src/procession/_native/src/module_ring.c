@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "codec.h"
 #include "ring.h"
@@ -13,6 +14,9 @@
 
 #define QUICK 32768        /* bytes that are copied with the GIL held: some microseconds */
 #define SLICE_NS 1000000000 /* a signal that comes just before we sleep is handled this late */
+
+#define FAR 131072 /* bytes from which an item goes through an extent */
+#define MOST_BUFFERS 200
 
 enum kind { PLAIN, BYTES, PICKLE };
 
@@ -26,7 +30,7 @@ typedef struct {
 } Ring;
 
 static struct {
-    PyObject *empty, *full, *shut_down;
+    PyObject *empty, *full, *shut_down, *extent;
 } python; /* set once by `set_queue_types` */
 
 /* --- made, mapped, closed --- */
@@ -113,6 +117,68 @@ static PyObject *ring_close(PyObject *object, PyObject *args)
     if (release)
         close_unused(self); /* or the last one who is inside, when it comes out */
     Py_RETURN_NONE;
+}
+
+/* --- an extent's memory, as long as somebody uses it --- */
+
+typedef struct {
+    PyObject_HEAD
+    struct pn_holds *holds;
+    uint32_t extent;
+    unsigned char *bytes;
+    size_t size;
+} Extent;
+
+static void extent_dealloc(PyObject *object)
+{
+    Extent *self = (Extent *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->bytes != NULL)
+        (void)munmap(self->bytes, self->size);
+    pn_unhold(self->holds, self->extent); /* only now may others write there */
+    pn_holds_drop(self->holds);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static int extent_buffer(PyObject *object, Py_buffer *view, int flags)
+{
+    Extent *self = (Extent *)object;
+    return PyBuffer_FillInfo(view, object, self->bytes, (Py_ssize_t)self->size, 0, flags);
+}
+
+static PyType_Slot extent_slots[] = {
+    {Py_tp_dealloc, extent_dealloc},
+    {Py_bf_getbuffer, extent_buffer},
+    {0, NULL},
+};
+
+PyType_Spec pn_extent_spec = {
+    .name = "procession._native._core.Extent",
+    .basicsize = sizeof(Extent),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = extent_slots,
+};
+
+/* What this process holds, mapped; the hold is the object's, or let go of when there is none. */
+static PyObject *map_extent(Ring *self, uint32_t extent, size_t size)
+{
+    PyTypeObject *type = (PyTypeObject *)python.extent;
+    Extent *object = (Extent *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (object == NULL) {
+        pn_extent_release(&self->ring, extent);
+        return NULL;
+    }
+    object->holds = self->ring.holds;
+    pn_holds_keep(object->holds);
+    object->extent = extent;
+    object->bytes = pn_extent_map(&self->ring, extent, size);
+    object->size = size;
+    if (object->bytes == NULL) {
+        Py_DECREF(object);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)object;
 }
 
 /* --- going in and out --- */
@@ -214,7 +280,7 @@ static PyObject *raise(Ring *self, int result, PyObject *nothing)
 
 /* --- put --- */
 
-static int put_parts(Ring *self, enum kind kind, const struct pn_part *parts, size_t count,
+static int put_parts(Ring *self, unsigned int kind, const struct pn_part *parts, size_t count,
                      int64_t deadline)
 {
     size_t size = 0;
@@ -237,10 +303,74 @@ static int put_parts(Ring *self, enum kind kind, const struct pn_part *parts, si
     }
 }
 
+/* A far record: which extent, and which parts are in it, one after the other. */
+struct far {
+    uint32_t extent, count;
+    uint64_t sizes[MOST_BUFFERS + 1];
+};
+
+#define ROUND(size) (((size) + 63) & ~(uint64_t)63) /* parts begin where numpy likes it */
+
+/* Put parts by an extent. -ENOTSUP: that cannot be, and the ring may do. */
+static int put_far(Ring *self, enum kind kind, const struct pn_part *parts, size_t count,
+                   int64_t deadline)
+{
+    struct far far = {0, (uint32_t)count, {0}};
+    uint64_t total = 0;
+    int result;
+    for (size_t n = 0; n < count; n++) {
+        far.sizes[n] = parts[n].size;
+        total += ROUND(parts[n].size);
+    }
+    self->users++;
+    Py_BEGIN_ALLOW_THREADS
+    result = pn_extent_reserve(&self->ring, total, &far.extent);
+    if (result == 0) {
+        uint64_t at = 0;
+        for (size_t n = 0; result == 0 && n < count; n++) {
+            result = pn_extent_write(&self->ring, far.extent, at, parts[n].bytes, parts[n].size);
+            at += ROUND(parts[n].size);
+        }
+        if (result != 0)
+            pn_extent_release(&self->ring, far.extent);
+    }
+    Py_END_ALLOW_THREADS
+    self->users--;
+    if (result != 0)
+        return -ENOTSUP;
+    struct pn_part part = {&far, offsetof(struct far, sizes) + count * sizeof far.sizes[0]};
+    result = put_parts(self, kind | PN_RING_FAR, &part, 1, deadline);
+    pn_extent_release(&self->ring, far.extent);
+    return result == -ENOBUFS ? -ENOTSUP : result; /* it left no room for the ring */
+}
+
 static int put_bytes(Ring *self, enum kind kind, PyObject *bytes, int64_t deadline)
 {
     struct pn_part part = {PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes)};
-    return put_parts(self, kind, &part, 1, deadline);
+    int result = -ENOTSUP;
+    if (part.size >= FAR)
+        result = put_far(self, kind, &part, 1, deadline);
+    return result == -ENOTSUP ? put_parts(self, kind, &part, 1, deadline) : result;
+}
+
+/* Put a pickle and its buffers: a tuple of bytes-like objects. */
+static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline)
+{
+    Py_ssize_t count = PyTuple_Size(pieces), got = 0;
+    int result = -ENOTSUP;
+    if (count > MOST_BUFFERS)
+        return result;
+    Py_buffer views[MOST_BUFFERS];
+    struct pn_part parts[MOST_BUFFERS];
+    for (; got < count; got++) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(pieces, got), &views[got], PyBUF_SIMPLE) != 0)
+            break;
+        parts[got] = (struct pn_part){views[got].buf, (size_t)views[got].len};
+    }
+    result = got < count ? -ECANCELED : put_far(self, PICKLE, parts, (size_t)count, deadline);
+    while (got > 0)
+        PyBuffer_Release(&views[--got]);
+    return result;
 }
 
 /* Pickle is Python's code, which may do anything: nothing of the ring is held meanwhile. */
@@ -248,6 +378,15 @@ static int put_pickled(Ring *self, PyObject *value, int64_t deadline)
 {
     PyObject *pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(O)", value);
     int result = -ECANCELED;
+    if (pickle != NULL && PyTuple_Check(pickle)) {
+        if (enter(self))
+            result = put_buffers(self, pickle, deadline);
+        Py_DECREF(pickle);
+        if (result != -ENOTSUP)
+            return result;
+        result = -ECANCELED;
+        pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(Oi)", value, 0);
+    }
     if (pickle == Py_None)
         result = 0; /* it cannot be pickled, and was seen to */
     else if (pickle != NULL && !PyBytes_Check(pickle))
@@ -338,8 +477,66 @@ static PyObject *ring_put_nowait(PyObject *object, PyObject *value)
 
 /* --- get --- */
 
+/* A slice of an extent, as a memoryview. */
+static PyObject *part_of(PyObject *whole, uint64_t from, uint64_t size)
+{
+    PyObject *slice = NULL, *first = PyLong_FromUnsignedLongLong(from);
+    PyObject *end = PyLong_FromUnsignedLongLong(from + size);
+    if (first != NULL && end != NULL)
+        slice = PySlice_New(first, end, NULL);
+    PyObject *part = slice == NULL ? NULL : PyObject_GetItem(whole, slice);
+    Py_XDECREF(slice);
+    Py_XDECREF(first);
+    Py_XDECREF(end);
+    return part;
+}
+
+/* The value of a far record. */
+static PyObject *far_value(Ring *self, const struct pn_record *record)
+{
+    struct far far = {0};
+    memcpy(&far, record->bytes, record->size < sizeof far ? record->size : sizeof far);
+    uint64_t total = 0;
+    for (uint32_t n = 0; n < far.count && n <= MOST_BUFFERS; n++)
+        total += ROUND(far.sizes[n]);
+    PyObject *extent = map_extent(self, far.extent, total);
+    if (extent == NULL)
+        return NULL;
+    if ((record->kind & ~PN_RING_FAR) == BYTES) {
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)far.sizes[0]);
+        if (bytes != NULL) {
+            char *to = PyBytes_AsString(bytes);
+            Py_BEGIN_ALLOW_THREADS
+            memcpy(to, ((Extent *)extent)->bytes, far.sizes[0]);
+            Py_END_ALLOW_THREADS
+        }
+        Py_DECREF(extent);
+        return bytes;
+    }
+    PyObject *whole = PyMemoryView_FromObject(extent), *value = NULL;
+    Py_DECREF(extent);
+    PyObject *pickle = whole == NULL ? NULL : part_of(whole, 0, far.sizes[0]);
+    PyObject *buffers = pickle == NULL ? NULL : PyList_New(0);
+    uint64_t at = ROUND(far.sizes[0]);
+    for (uint32_t n = 1; buffers != NULL && n < far.count && n <= MOST_BUFFERS; n++) {
+        PyObject *part = part_of(whole, at, far.sizes[n]);
+        at += ROUND(far.sizes[n]);
+        if (part == NULL || PyList_Append(buffers, part) != 0)
+            Py_CLEAR(buffers);
+        Py_XDECREF(part);
+    }
+    if (buffers != NULL)
+        value = PyObject_CallMethod((PyObject *)self, "_loads", "(OO)", pickle, buffers);
+    Py_XDECREF(buffers);
+    Py_XDECREF(pickle);
+    Py_XDECREF(whole);
+    return value;
+}
+
 static PyObject *value_of(PyObject *object, const struct pn_record *record)
 {
+    if (record->kind & PN_RING_FAR)
+        return far_value((Ring *)object, record);
     if (record->kind == PLAIN)
         return pn_decode(record->bytes, record->size);
     PyObject *bytes =
@@ -356,15 +553,17 @@ static PyObject *get_value(Ring *self, int64_t deadline)
     if (!enter(self))
         return NULL;
     unsigned char quick[4096];
-    struct pn_record record = {quick, 0, sizeof quick, 0, 0};
+    struct pn_record record = {quick, 0, sizeof quick, 0, 0, 0};
     int result = pn_ring_get(&self->ring, &record, PN_RING_NOW);
     if (result == -EBUSY || result == -EMSGSIZE || (result == -EAGAIN && deadline != 0)) {
-        record = (struct pn_record){NULL, 0, 0, 1, 0};
+        record = (struct pn_record){NULL, 0, 0, 1, 0, 0};
         int more;
         do {
             int64_t slice = slice_of(deadline);
             WITHOUT_GIL(self, result, pn_ring_get(&self->ring, &record, slice));
             more = goes_on(result, deadline);
+            if (more > 0 && result == -ETIMEDOUT && self->ring.holds != NULL)
+                pn_extents_trim(&self->ring); /* nothing comes, so nothing is to be ready for it */
         } while (more > 0);
         if (more < 0)
             result = -ECANCELED;
@@ -511,9 +710,11 @@ static PyObject *ring_qsize(PyObject *object, PyObject *unused)
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *empty, *full, *shut_down;
-    if (!PyArg_ParseTuple(args, "OOO:set_queue_types", &empty, &full, &shut_down))
+    PyObject *empty, *full, *shut_down, *extent;
+    if (!PyArg_ParseTuple(args, "OOOO:set_queue_types", &empty, &full, &shut_down, &extent))
         return NULL;
+    Py_XDECREF(python.extent);
+    python.extent = Py_NewRef(extent);
     Py_XDECREF(python.empty);
     Py_XDECREF(python.full);
     Py_XDECREF(python.shut_down);

@@ -28,10 +28,10 @@ int pn_ring_create(struct pn_ring_head *head, uint64_t budget, uint64_t maxsize,
                    int *ret_bell)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && budget > limit.rlim_cur)
-        budget = limit.rlim_cur;
-    if (budget > INT64_MAX / 2)
-        budget = INT64_MAX / 2;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && budget > limit.rlim_cur / 2)
+        budget = limit.rlim_cur / 2;
+    if (budget > INT64_MAX / 4)
+        budget = INT64_MAX / 4;
     budget &= ~(PAGE - 1);
     if (budget == 0)
         return -EFBIG;
@@ -40,7 +40,7 @@ int pn_ring_create(struct pn_ring_head *head, uint64_t budget, uint64_t maxsize,
         return -errno;
     int fd = memfd_create(PN_RING_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     struct stat status;
-    if (fd < 0 || ftruncate(fd, (off_t)budget) != 0 || fstat(fd, &status) != 0 ||
+    if (fd < 0 || ftruncate(fd, (off_t)(2 * budget)) != 0 || fstat(fd, &status) != 0 ||
         fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) != 0) {
         int result = -errno;
         if (fd >= 0)
@@ -66,7 +66,7 @@ static int check_fd(const struct pn_ring *ring)
     if (fstat(ring->fd, &status) != 0)
         return -errno;
     return (uint64_t)status.st_ino == ring->head->inode &&
-                   (uint64_t)status.st_size == ring->head->budget
+                   (uint64_t)status.st_size == 2 * ring->head->budget
                ? 0
                : -EBADF;
 }
@@ -74,7 +74,7 @@ static int check_fd(const struct pn_ring *ring)
 int pn_ring_open(struct pn_self *self, struct pn_ring_head *head, int fd, int bell,
                  struct pn_ring *ret_ring)
 {
-    *ret_ring = (struct pn_ring){self, head, NULL, 0, fd, bell};
+    *ret_ring = (struct pn_ring){self, head, NULL, 0, fd, bell, NULL};
     if (head->magic != PN_RING_MAGIC || head->format != PN_RING_FORMAT || check_fd(ret_ring) != 0)
         return -EPROTO;
     int seals = fcntl(fd, F_GET_SEALS);
@@ -87,6 +87,9 @@ void pn_ring_close(struct pn_ring *ring)
         (void)munmap(ring->data, ring->mapped);
     ring->data = NULL;
     ring->mapped = 0;
+    if (ring->holds != NULL)
+        pn_holds_drop(ring->holds);
+    ring->holds = NULL;
 }
 
 /* Have the first `size` bytes of data mapped. Only with the lock. */
@@ -264,6 +267,7 @@ static int lock(struct pn_ring *ring, int now)
         return -EBUSY;
     if (result == -EOWNERDEAD) { /* it died after a commit, perhaps, with these still to do */
         put_bell_right(ring);
+        pn_extents_repair(ring);
         if (current(ring)->count == 0)
             shrink(ring);
         return 0;
@@ -274,6 +278,29 @@ static int lock(struct pn_ring *ring, int now)
 static void unlock(struct pn_ring *ring)
 {
     pn_mutex_unlock(&ring->head->lock);
+}
+
+int pn_ring_lock(struct pn_ring *ring)
+{
+    return lock(ring, 0);
+}
+
+void pn_ring_unlock(struct pn_ring *ring)
+{
+    unlock(ring);
+}
+
+int pn_ring_open_holds(struct pn_ring *ring)
+{
+    int result = check_fd(ring);
+    if (result == 0 && ring->holds == NULL && (ring->holds = pn_holds_open(ring->fd)) == NULL)
+        result = -errno;
+    return result;
+}
+
+const struct pn_ring_state *pn_ring_state(const struct pn_ring *ring)
+{
+    return current(ring);
 }
 
 /* Let go of the lock and of the place at a gate, then wake who is to be woken. */
@@ -316,8 +343,11 @@ static int grow(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size)
     uint64_t had = next->capacity, wanted = had < FIRST ? FIRST : had;
     while (wanted < size)
         wanted *= 2;
-    if (wanted > ring->head->budget)
-        wanted = ring->head->budget;
+    uint64_t most = pn_extents_leave(ring, size);
+    if (size > most)
+        return -ENOBUFS;
+    if (wanted > most)
+        wanted = most;
     for (;;) {
         uint64_t at = had;
         int result = 0;
@@ -431,6 +461,11 @@ static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_
     next->count++;
     next->unfinished++;
     next->puts++;
+    if (kind & PN_RING_FAR) {
+        uint32_t extent;
+        memcpy(&extent, ring->data + at + RECORD_HEAD, sizeof extent);
+        ring->head->extents[extent].put = next->puts;
+    }
     commit(ring);
     if (next->count == 1 && atomic_load_explicit(&ring->head->bell_armed, memory_order_relaxed))
         ring_bell(ring);
@@ -479,6 +514,14 @@ static int get_locked(struct pn_ring *ring, struct pn_record *record, int *ret_s
         record->room = record->size;
     }
     memcpy(record->bytes, from + RECORD_HEAD, record->size);
+    if (record->kind & PN_RING_FAR) {
+        memcpy(&record->extent, record->bytes, sizeof record->extent);
+        result = pn_ring_open_holds(ring);
+        if (result == 0)
+            result = pn_hold(ring->holds, record->extent);
+        if (result != 0)
+            return result;
+    }
     struct pn_ring_state *next = begin(ring);
     advance(next, RECORD_HEAD + ((record->size + 7) & ~(uint64_t)7));
     next->count--;
@@ -590,6 +633,8 @@ int pn_ring_shut(struct pn_ring *ring, int immediate)
     commit(ring);
     if (shrinking)
         shrink(ring);
+    if (immediate)
+        pn_extents_trim_locked(ring);
     put_bell_right(ring);
     struct pn_wake getters = pn_gate_open(&head->not_empty, 1);
     struct pn_wake putters = pn_gate_open(&head->not_full, 1), joiners = {0};

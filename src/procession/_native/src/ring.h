@@ -1,7 +1,8 @@
 /* The ring of a queue: records of any size between processes that may be killed at any instruction.
  *
- * A head lies in shared memory (memory.h), the data in a sealed memfd of its own, which is as large
- * as the ring's budget and sparse: `capacity` says how much of it is backed by memory so far.
+ * A head lies in shared memory (memory.h), the data in a sealed memfd of its own, which is sparse:
+ * its first half is the ring's, `capacity` says how much of that is backed by memory so far; the
+ * second half is for extents (extents.h). Each is as large as the budget of both together.
  * Growing is: allocate, then commit a larger number. Each process maps as much as it has use for.
  *
  * A record is 8 bytes (size << 8 | kind), then its bytes, then what is missing to a multiple of 8.
@@ -27,11 +28,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "extents.h"
 #include "gate.h"
 #include "mutex.h"
 
 #define PN_RING_MAGIC 0x31474e4952534f50ull /* "POSRING1" in memory order */
-#define PN_RING_FORMAT 1u
+#define PN_RING_FORMAT 2u
 #define PN_RING_NAME "procession-queue"
 #define PN_RING_STRETCHES 3
 
@@ -55,7 +57,7 @@ struct pn_ring_head {
     uint64_t magic;                  /*    0 */
     uint32_t format;                 /*    8 */
     _Atomic uint32_t bell_armed;     /*   12 */
-    uint64_t budget;                 /*   16  bytes of data at most, and the file's size */
+    uint64_t budget;                 /*   16  bytes of memory at most, half the file's size */
     uint64_t maxsize;                /*   24  records at most; 0: as many as fit */
     unsigned char spare[32];         /*   32 */
     struct pn_mutex lock;            /*   64 */
@@ -69,6 +71,8 @@ struct pn_ring_head {
     unsigned char spare4[32];        /*  544 */
     struct pn_gate all_done;         /*  576  unfinished is 0 */
     uint64_t inode;                  /*  608  of the data, so that a descriptor is known again */
+    unsigned char spare5[24];        /*  616 */
+    struct pn_extent extents[PN_EXTENTS]; /* 640 */
 };
 
 #define PN_RING_AT(type, member, offset) \
@@ -94,6 +98,11 @@ PN_RING_AT(struct pn_ring_head, not_empty, 448);
 PN_RING_AT(struct pn_ring_head, not_full, 512);
 PN_RING_AT(struct pn_ring_head, all_done, 576);
 PN_RING_AT(struct pn_ring_head, inode, 608);
+PN_RING_AT(struct pn_ring_head, extents, 640);
+PN_RING_AT(struct pn_extent, offset, 0);
+PN_RING_AT(struct pn_extent, size, 8);
+PN_RING_AT(struct pn_extent, put, 16);
+_Static_assert(sizeof(struct pn_extent) == 32, "bump PN_RING_FORMAT with it");
 PN_RING_AT(struct pn_gate, turn, 0);
 PN_RING_AT(struct pn_gate, sleepers, 8);
 PN_RING_AT(struct pn_gate, watch, 16);
@@ -106,6 +115,7 @@ struct pn_ring {
     uint64_t mapped;     /* bytes of data */
     int fd;
     int bell;            /* eventfd, non-blocking */
+    struct pn_holds *holds; /* NULL: none were needed yet */
 };
 
 /* Instead of a deadline: wait for no one. -EBUSY if the lock is taken, -EAGAIN where it would wait.
@@ -123,7 +133,11 @@ struct pn_record {
     size_t size, room;
     int grows;
     unsigned char kind;
+    uint32_t extent; /* of one whose kind has PN_RING_FAR: this process holds it now */
 };
+
+/* In a record's kind: its first four bytes are the number of the extent that its item lies in. */
+#define PN_RING_FAR 0x80
 
 /* Make a ring of a head that is all zero, and its descriptors, which are close-on-exec and the
  * caller's. 0 or -errno.
@@ -139,7 +153,8 @@ int pn_ring_open(struct pn_self *self, struct pn_ring_head *head, int fd, int be
 
 void pn_ring_close(struct pn_ring *ring);
 
-/* Append a record. Deadlines are CLOCK_MONOTONIC ns; PN_FOREVER or PN_RING_NOW.
+/* Append a record; a far one's extent is held by the caller, who lets go of it in any case.
+ * Deadlines are CLOCK_MONOTONIC ns; PN_FOREVER or PN_RING_NOW.
  *
  *    0           it is in, and stays in whatever becomes of the caller
  *    -EAGAIN     PN_RING_NOW, or -ETIMEDOUT: full (maxsize)
@@ -171,6 +186,12 @@ int pn_ring_poll(struct pn_ring *ring, int64_t deadline_ns);
 
 /* Keep the bell right from now on. */
 int pn_ring_arm(struct pn_ring *ring);
+
+/* For extents.c: the lock, what is current under it, and this process's holds. */
+int pn_ring_lock(struct pn_ring *ring);
+void pn_ring_unlock(struct pn_ring *ring);
+int pn_ring_open_holds(struct pn_ring *ring);
+const struct pn_ring_state *pn_ring_state(const struct pn_ring *ring);
 
 uint64_t pn_ring_count(const struct pn_ring *ring);
 uint64_t pn_ring_unfinished(const struct pn_ring *ring);
