@@ -28,13 +28,16 @@ _MAX_MESSAGE = 128 * 1024
 
 
 class Socket(_socket.socket):
-    """A socket that `with` closes."""
+    """A socket that `with` closes, and the end of the interpreter without a word about it."""
 
     def __enter__(self) -> Socket:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        self.close()  # the base class warns first, and a door stays open until the very end
 
 
 class TooManyDescriptors(OSError):
