@@ -1,7 +1,7 @@
 """Contexts: one for each start method, and the default one, whose method can be set once.
 
-They are `multiprocessing`'s contexts with our processes; what is not ours yet (locks, queues,
-pools, managers) is the standard library's, bound to the context that it is taken from.
+They are `multiprocessing`'s contexts with our processes and pools; what is not ours yet (locks,
+queues, managers) is the standard library's, bound to the context that it is taken from.
 """
 
 from __future__ import annotations
