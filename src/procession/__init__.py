@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import *  # noqa: F403
+    from typing import Any
 
     from procession._launch.recording import Recording, record
     from procession.context import (
@@ -116,18 +117,23 @@ __all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604
 
 def __getattr__(name: str) -> object:
     """Find a public name where it lives (PEP 562)."""
-    import importlib
-
     if name in _FROM_CONTEXT:
-        value = getattr(importlib.import_module("procession.context")._default_context, name)
+        value = getattr(_module("context")._default_context, name)
     elif name in _FROM_MODULES:
-        value = getattr(importlib.import_module(f"procession.{_FROM_MODULES[name]}"), name)
+        value = getattr(_module(_FROM_MODULES[name]), name)
     elif name in ("context", "process", "reduction"):  # `import multiprocessing` brings these
-        value = importlib.import_module(f"procession.{name}")
+        value = _module(name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _module(name: str) -> Any:
+    import sys
+
+    __import__(f"procession.{name}")  # `importlib` would be one more import
+    return sys.modules[f"procession.{name}"]
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,6 @@ from multiprocessing.process import (  # type: ignore[attr-defined]
 )
 
 from procession import _current
-from procession._launch.handle import Handle
 from procession.ending import Ending, How, Rusage
 from procession.errors import ProcessDied, StillRunning
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from builtins import property as _answer
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
+
+    from procession._launch.handle import Handle
 
 __all__ = [
     "AuthenticationString",

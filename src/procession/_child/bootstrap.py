@@ -246,7 +246,9 @@ def _reopen_streams() -> None:
         except OSError:
             stream = None
         if stream is not None and number > 0:
-            stream.reconfigure(line_buffering=number == 2 or os.isatty(number))
+            by_line = number == 2 or os.isatty(number)
+            if stream.line_buffering != by_line:
+                stream.reconfigure(line_buffering=by_line)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -268,7 +270,7 @@ def _take_surroundings(surroundings: bytes) -> None:
     import signal
 
     blocked, wanted, now = _native.apply_surroundings(surroundings)
-    for number in range(1, 65):
+    for number in range(1, 65) if wanted != now else ():
         bit = 1 << number - 1
         if (wanted ^ now) & bit:
             plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
