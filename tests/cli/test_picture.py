@@ -239,4 +239,11 @@ def test_quiet_draws_nothing_and_verbose_says_what_stayed_standard(tmp_path: Pat
         assert terminal.lines == ["ready"]
     with Terminal([*COMMAND, "run", "-v", script]) as terminal:
         assert terminal.finish() == 0
-        assert any("stayed standard" in line for line in terminal.lines)
+        assert "stayed standard: nothing that was used" in terminal.lines
+    path = tmp_path / "standard.py"
+    path.write_text("import multiprocessing\nmultiprocessing.Event()\nmultiprocessing.Value('i')\n")
+    with Terminal([*COMMAND, "run", "-v", str(path)]) as terminal:
+        assert terminal.finish() == 0
+        kept = [line for line in terminal.lines if line.startswith("stayed standard")]
+    # the locks that an event and a value are made of are no news
+    assert kept == [f"stayed standard: multiprocessing.{name}" for name in ("Event", "Value")]

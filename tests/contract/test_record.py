@@ -276,7 +276,7 @@ def test_every_line_of_a_recording_is_an_event_with_its_fields(path: Path) -> No
 
 
 def test_a_hundred_thousand_lives_are_read_and_drawn_in_seconds(path: Path) -> None:
-    """Measured: 5 s on a quiet machine. The limit is generous, as the machine may be busy."""
+    """The limit is generous, as the machine may be busy."""
     from procession._recording import writer
     from procession._report.terminal import Look, picture
 

@@ -19,6 +19,27 @@ installed = False
 recording = -1
 """Descriptor of the recording that `procession run` passed to this program, or -1."""
 
+_KEPT = {
+    "Manager": "its server is one of our processes",
+    "Queue": "and its feeder thread",
+    "JoinableQueue": "and its feeder thread",
+    "SimpleQueue": "",
+    "Lock": "",
+    "RLock": "",
+    "Semaphore": "",
+    "BoundedSemaphore": "",
+    "Condition": "",
+    "Event": "",
+    "Barrier": "",
+    "Value": "",
+    "Array": "",
+    "RawValue": "",
+    "RawArray": "",
+}
+"""What a context makes that is left to the standard library, and what there is to say of it."""
+
+_told: set[str] = set()
+
 
 def install(recording_fd: int = -1) -> None:
     """Let `multiprocessing` start its processes through procession, in this process and below.
@@ -103,6 +124,31 @@ def _make_pool(
     return ours(processes, initializer, initargs, maxtasksperchild, self.get_context())
 
 
+def _telling(name: str, make: Any) -> Any:
+    """A factory of the standard library's that tells the recording of its first use."""
+    import functools
+
+    @functools.wraps(make)
+    def tell_and_make(self: Any, *arguments: Any, **options: Any) -> Any:
+        caller = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
+        if caller not in ("multiprocessing", "procession"):  # a part of something told already
+            _tell_kept(f"multiprocessing.{name}", _KEPT[name])
+        return make(self, *arguments, **options)
+
+    return tell_and_make
+
+
+def _tell_kept(what: str, why: str) -> None:
+    if what in _told:
+        return
+    _told.add(what)
+    import time
+
+    from procession._recording import writer
+
+    writer.append(recording, writer.line("standard.kept", time.monotonic(), 0, what=what, why=why))
+
+
 def patch(context: Any = None) -> None:
     """Put our way of starting into the three standard process classes, and our pool beside them."""
     global installed
@@ -138,6 +184,9 @@ def patch(context: Any = None) -> None:
 
     context.BaseContext.set_forkserver_preload = set_forkserver_preload
     context.BaseContext.Pool = _make_pool
+    if recording >= 0:
+        for name in _KEPT:
+            setattr(context.BaseContext, name, _telling(name, getattr(context.BaseContext, name)))
     context.ForkServerProcess._Popen = staticmethod(forkserver)
     context.SpawnProcess._Popen = staticmethod(spawn)
     context.ForkProcess._Popen = staticmethod(fork)
