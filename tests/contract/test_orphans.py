@@ -17,6 +17,7 @@ from tests.contract.orphans import WAYS, Family, family
 from tests.contract.programs import (
     each_kept_method,
     each_method,
+    run_text,
     running,
     wait_until,
     write,
@@ -123,6 +124,67 @@ def test_nothing_is_left_when_main_became_another_user(method: str, tmp_path: Pa
         os.kill(program.pid, signal.SIGKILL)
         program.process.wait(GONE)
         program.leaves_nothing(GONE)
+
+
+MANY_FORKED = """
+import os, resource, time
+import procession
+
+def child():
+    time.sleep(300)
+
+def parent():
+    os.fork()
+    time.sleep(300)
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+    context = procession.get_context("fork")
+    processes = [context.Process(target=parent if n % 3 else child) for n in range(99)]
+    for process in processes:
+        process.start()
+    print("up", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_nothing_is_left_of_more_children_than_the_guard_has_descriptors(tmp_path: Path) -> None:
+    """It holds one for each forked child, and there is not one more for what is below them."""
+    path = write(tmp_path, MANY_FORKED)
+    with running(path) as program:
+        program.wait_for("up")
+        wait_until(lambda: len(program.processes()) >= 99 + 66)
+        os.kill(program.pid, signal.SIGKILL)
+        program.process.wait(GONE)
+        program.leaves_nothing(GONE)
+
+
+LIMITED = """
+import resource, sys
+import procession
+
+def limit():
+    print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+
+if __name__ == "__main__":
+    context = procession.get_context(sys.argv[1])
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for soft in (200, 200, 210, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        limit()
+        process = context.Process(target=limit)
+        process.start()
+        process.join()
+"""
+
+
+@each_method
+def test_a_child_has_the_limits_of_its_starter_not_those_of_the_guard(
+    method: str, tmp_path: Path
+) -> None:
+    said = run_text(tmp_path, LIMITED, method).lines
+    assert len(said) == 8
+    assert said[0::2] == said[1::2]
 
 
 # --- Python's own ends -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from procession._keeper import shutdown
 from procession._keeper.deposits import Deposits
 from procession._keeper.ledger import Ledger, identity
 from procession._keeper.reaper import Reaper
+from procession._keeper.room import Room
 from procession._keeper.segments import Segments
 from procession._kernel import procfs
 from procession._kernel.tree import Tree
@@ -56,6 +57,7 @@ class Guard:
         self._main_pid: int = config["pid"]
         self._main_pidfd = main_pidfd
         self._config = config
+        self._room = Room()
         self._ledger = Ledger(table, config)
         self._reaper = Reaper(table, self._ended, self._ledger.recorder.stopped)
         self._deposits = Deposits()
@@ -82,6 +84,16 @@ class Guard:
     def _give_up(self) -> None:
         """Something went wrong here. As when this process is killed: nothing stays uncontained."""
         self._reaper.lost = True
+        self._room.use_reserve()
+        try:
+            with Tree() as forked:
+                self._kill_forked(forked)
+        except OSError:  # what is known needs nothing more
+            for pidfd in self._forked:
+                try:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                except OSError:
+                    pass  # it is gone
         for pid, _ in self._zygotes.values():
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -137,6 +149,7 @@ class Guard:
             keep = [0, 1, 2, self._table.fileno(), self._door_writer.fileno()]
             keep += self._config["output"]
             _native.close_all_but([*keep, channel_to_guard.fileno()])
+            self._room.restore()  # preloaded modules and children have main's, not the guard's
             entry.be_zygote(self._table, self._door_writer, channel_to_guard, self._config)
             code = 0
         except BaseException:
@@ -324,8 +337,10 @@ class Guard:
             os.eventfd_read(self._life)
         except BlockingIOError:
             pass
+        self._room.use_reserve()  # to find out takes some already
         while not self._main_is_gone():
             if not self._main_is_going():
+                self._room.keep_reserve()
                 return True  # a doubtful main is alive
             time.sleep(0.0005)
         self._end_everything("killed")
@@ -348,11 +363,9 @@ class Guard:
         return status is not None and bool(status.flags & procfs.PF_EXITING)
 
     def _end_everything(self, how: str) -> None:
+        self._room.use_reserve()
         with Tree() as forked:
-            for pid, _, _ in self._forked.values():
-                forked.add(pid)
-            forked.scan(freeze=True)
-            forked.kill()
+            self._kill_forked(forked)
             # what is below a zygote ends by its hand: whichever of us is killed meanwhile, the
             # other one is there to finish it
             for pid, zygote in self._zygotes.values():
@@ -361,10 +374,18 @@ class Guard:
             self._adopt()
             left = shutdown.end_everything(self._reaper)
             left += forked.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
-        for pidfd, (_, index, generation) in self._forked.items():
+        while self._forked:
+            pidfd, (_, index, generation) = self._forked.popitem()
             self._ledger.forked_child_ended(index, generation, pidfd)
         self._remove_segments()
         self._ledger.close(how, unkillable=left)
+
+    def _kill_forked(self, tree: Tree) -> None:
+        """SIGKILL to the children of start method fork, and to all that is below them."""
+        for pidfd, (pid, _, _) in self._forked.items():
+            tree.hold(pid, pidfd)
+        tree.scan(freeze=True)
+        tree.kill()
 
     def _end_normally(self) -> None:
         """Main said goodbye. Its own children have ended or were let go by it.
@@ -372,6 +393,7 @@ class Guard:
         What a killed process had started has no owner any more: that is ended. What a process
         that came to its own end left running goes on without us.
         """
+        self._room.use_reserve()
         self._drain_door()
         with Tree() as ownerless:
             for pid in self._ledger.ownerless():
