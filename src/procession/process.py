@@ -13,7 +13,7 @@ from multiprocessing.process import (  # type: ignore[attr-defined]
 
 from procession import _current
 from procession.ending import Ending, How, Rusage
-from procession.errors import ProcessDied, StillRunning
+from procession.errors import ProcessDied, StartError, StillRunning
 
 TYPE_CHECKING = False  # `typing` would double what this module costs to import
 if TYPE_CHECKING:
@@ -151,7 +151,12 @@ class Process(BaseProcess):
         assert self._parent_pid == os.getpid(), (
             "can only start a process object created by current process"
         )
-        _forget_the_ended()
+        try:
+            _forget_the_ended()
+        except OSError as error:  # the first start loads modules, which takes a descriptor
+            raise StartError(
+                error.errno, f"what a start needs cannot be loaded: {error}"
+            ) from error
         group: Group | None = self.__dict__.pop("_group", None)  # it does not go to the child
         if group is None:
             self._popen = self._Popen(self)

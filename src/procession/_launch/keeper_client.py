@@ -86,7 +86,6 @@ class Keeper:
         index: This process's own slot.
         generation: The generation of that slot.
         guard_generation: The generation of the guard's slot.
-        keeper_pid: The keeper's pid where it is a child of this process, else 0.
     """
 
     def __init__(
@@ -96,14 +95,14 @@ class Keeper:
         index: int,
         generation: int,
         guard_generation: int,
-        keeper_pid: int = 0,
     ) -> None:
         self.table = table
         self.door = door
         self.index = index
         self.generation = generation
         self._guard_generation = guard_generation
-        self.keeper_pid = keeper_pid
+        self.keeper_pid = 0
+        """The keeper's pid where it is a child of this process."""
         self.owner_pid = os.getpid()
         self.owner_id = generation << 32 | index
         self.credentials = _native.credentials()
@@ -138,8 +137,8 @@ class Keeper:
                 self._wait_for_spare(link)
             return self._spares.popleft()
 
-    def _open_link(self) -> None:
-        ours, theirs = channel.message_pair()
+    def _open_link(self, pair: tuple[channel.Socket, channel.Socket] | None = None) -> None:
+        ours, theirs = pair or channel.message_pair()
         try:
             channel.send(self.door, (messages.HELLO, self.owner_id), [theirs.fileno()])
         except OSError as error:
@@ -346,6 +345,26 @@ def ensure(*, zygote: bool) -> Keeper:
     Raises:
         StartError: It cannot be started.
     """
+    try:
+        return _ensure(zygote)
+    except OSError as error:
+        raise refused(error) from error
+
+
+def refused(error: OSError) -> StartError:
+    """What a start says where the kernel refused this process something that it needs."""
+    if isinstance(error, StartError):
+        return error
+    advice = {
+        errno.EMFILE: "; this process has no free descriptor (RLIMIT_NOFILE, ulimit -n)",
+        errno.ENOMEM: "; there is no memory for it (RLIMIT_AS, ulimit -v, or the memory cgroup)",
+    }.get(error.errno or 0, "")
+    return StartError(
+        error.errno, f"the kernel refused what a start needs: {error.strerror or error}{advice}"
+    )
+
+
+def _ensure(zygote: bool) -> Keeper:
     global _keeper
     keeper = _keeper
     if keeper is not None and not keeper.closed and keeper.credentials == _native.credentials():
@@ -408,13 +427,18 @@ def _start(zygote: bool) -> Keeper:
     if not executable:
         raise StartError(
             None,
-            "there is no interpreter to start a keeper with (sys.executable is not set): use "
-            "start method 'fork', or set_executable()",
+            "there is no interpreter to start a keeper with (sys.executable is not set): "
+            "set_executable()",
         )
     program = os.fsencode(executable)
     table, guard_generation = _table_to_serve()
     table.set_recorded(replacement.recording >= 0)
+    # all descriptors that it takes, before there is a keeper: none is to be left half-made
     door, writer = channel.message_pair()
+    generation = table.read(messages.MAIN_SLOT)[1]
+    keeper = Keeper(table, writer, messages.MAIN_SLOT, generation, guard_generation)
+    link = channel.message_pair() if zygote else None
+    pidfd = os.pidfd_open(os.getpid())
     descriptors = [table.fileno(), door.fileno(), writer.fileno()]
     arguments = [
         program,
@@ -428,16 +452,12 @@ def _start(zygote: bool) -> Keeper:
     try:
         pid = start(program, arguments, descriptors)
     except OSError as error:
-        door.close()
-        writer.close()
+        os.close(pidfd)
         raise StartError(
             error.errno, f"cannot start the keeper with {executable!r}: {error.strerror}"
         ) from error
     door.close()
-    generation = table.read(messages.MAIN_SLOT)[1]
-    keeper = Keeper(
-        table, writer, messages.MAIN_SLOT, generation, guard_generation, pid if zygote else 0
-    )
+    keeper.keeper_pid = pid if zygote else 0
     config = {
         "pid": os.getpid(),
         "name": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
@@ -450,7 +470,6 @@ def _start(zygote: bool) -> Keeper:
         "on_error": preload_on_error,
         "recording": replacement.recording >= 0,
     }
-    pidfd = os.pidfd_open(os.getpid())
     fds = [pidfd]
     if replacement.recording >= 0:
         fds.append(replacement.recording)
@@ -465,7 +484,7 @@ def _start(zygote: bool) -> Keeper:
     for tell in on_start:
         tell(keeper)
     if zygote:
-        keeper._open_link()  # the first spare is made while we pickle what it is for
+        keeper._open_link(link)  # the first spare is made while we pickle what it is for
     return keeper
 
 
@@ -493,6 +512,7 @@ def forget(keeper: Keeper) -> None:
     keeper.close()
     if _keeper is keeper:
         _keeper = None
+    if keeper not in _retired:  # its guard may still sit down where the next one would
         _retired.append(keeper)
 
 

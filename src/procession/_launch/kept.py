@@ -48,6 +48,8 @@ class KeptHandle(Handle):
         try:
             header, fds = self._header(keeper, command, opened)
             self._send_to_spare(process, keeper, asked_ns, header, payload, fds)
+        except OSError as error:
+            raise keeper_client.refused(error) from error
         finally:
             for fd in opened:
                 os.close(fd)

@@ -307,6 +307,9 @@ def set_blocked(mask: int, /) -> None:
 def credentials() -> bytes:
     """Users, groups, capabilities, no_new_privs, seccomp, session, namespaces, root, cgroup and
     security label of this thread; comparable.
+
+    Raises:
+        OSError: There is no descriptor or no memory to look.
     """
 
 @final

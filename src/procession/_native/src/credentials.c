@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "credentials.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <stdlib.h>
@@ -34,11 +35,19 @@ static uint64_t hash(const void *data, size_t size) /* FNV-1a */
     return value;
 }
 
-static uint64_t hash_file(int self, const char *path)
+static int cannot_look(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
+static int hash_file(int self, const char *path, uint64_t *ret)
 {
     char text[2048];
     ssize_t got = pn_read_file(self, path, text, sizeof text);
-    return got > 0 ? hash(text, (size_t)got) : 0;
+    if (got < 0 && cannot_look((int)-got))
+        return (int)got;
+    *ret = got > 0 ? hash(text, (size_t)got) : 0;
+    return 0;
 }
 
 /* The link's text, "mnt:[4026531841]", costs half of what stat of its target does. */
@@ -68,12 +77,14 @@ static uint64_t read_groups(void)
     return hash(groups, (size_t)count * sizeof groups[0]);
 }
 
-void pn_credentials_read(struct pn_credentials *ret)
+int pn_credentials_read(struct pn_credentials *ret)
 {
     memset(ret, 0, sizeof *ret);
     /* opened once: finding the thread's folder takes most of the time of a look into it; without
      * /proc the descriptor is -1, and so every look into it fails */
     int self = open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (self < 0 && cannot_look(errno))
+        return -errno;
     (void)getresuid(&ret->uid[0], &ret->uid[1], &ret->uid[2]);
     (void)getresgid(&ret->gid[0], &ret->gid[1], &ret->gid[2]);
     ret->groups = read_groups();
@@ -91,8 +102,10 @@ void pn_credentials_read(struct pn_credentials *ret)
         ret->root[0] = status.st_dev;
         ret->root[1] = status.st_ino;
     }
-    ret->cgroup = hash_file(self, "cgroup");
-    ret->label = hash_file(self, "attr/current");
+    int error = hash_file(self, "cgroup", &ret->cgroup);
+    if (error == 0)
+        error = hash_file(self, "attr/current", &ret->label);
     if (self >= 0)
         (void)close(self);
+    return error;
 }

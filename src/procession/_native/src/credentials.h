@@ -8,7 +8,7 @@
 
 #define PN_NAMESPACES 8
 
-/* Compared byte by byte; what cannot be seen (no /proc) is 0. All of the calling thread. */
+/* Compared byte by byte; what is not to be seen (no /proc) is 0. All of the calling thread. */
 struct pn_credentials {
     uint32_t uid[3], gid[3];      /* real, effective, saved */
     uint64_t groups;              /* hash */
@@ -24,6 +24,7 @@ struct pn_credentials {
 _Static_assert(sizeof(struct pn_credentials) == 6 * 4 + 8 + 6 * 4 + 2 * 4 + 8 * 14,
                "a hole between members would make equals differ");
 
-void pn_credentials_read(struct pn_credentials *ret);
+/* 0, or -errno where the process has no descriptor or no memory to look: nothing is known then. */
+int pn_credentials_read(struct pn_credentials *ret);
 
 #endif

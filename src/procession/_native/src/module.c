@@ -112,7 +112,11 @@ static PyObject *credentials(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     struct pn_credentials it;
-    pn_credentials_read(&it);
+    int error = pn_credentials_read(&it);
+    if (error != 0) {
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     return PyBytes_FromStringAndSize((const char *)&it, sizeof it);
 }
 
