@@ -598,3 +598,67 @@ def test_a_child_waits_for_its_parents_end_by_the_sentinel(method: str, tmp_path
         str(tmp_path / "out"),
     )
     assert finished.lines == ["True True ended"], finished
+
+
+FULL = """
+import errno, multiprocessing, os, resource
+import procession
+
+def child(ran):
+    os.write(ran, b"x")
+
+def attempt():
+    process = context.Process(target=child, args=(theirs,))
+    try:
+        process.start()
+    except procession.StartError as error:
+        assert error.errno == errno.EMFILE and "descriptors" in str(error) or refusing, error
+        assert not multiprocessing.active_children()
+        return False
+    process.join()
+    assert process.exitcode == 0, process.exitcode
+    process.close()
+    return True
+
+def children():
+    return set(open("/proc/thread-self/children").read().split())
+
+if __name__ == "__main__":
+    context = procession.get_context("fork")
+    ran, theirs = os.pipe()
+    refusing = False
+    assert attempt()
+    before = children()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    full = []
+    try:
+        while True:
+            full.append(os.dup(0))
+    except OSError:
+        pass
+    done = []
+    for _ in range(8):
+        done.append(attempt())
+        os.close(full.pop())
+    assert not done[0] and done[-1] and done == sorted(done), done
+    assert children() == before
+    # another thread takes it between the fork and the pidfd
+    pidfd_open, me = os.pidfd_open, os.getpid()
+    def refuse(pid):
+        if os.getpid() == me:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pidfd_open(pid)
+    os.pidfd_open, refusing = refuse, True
+    assert not attempt()
+    os.pidfd_open, refusing = pidfd_open, False
+    assert children() == before
+    assert attempt()
+    print(len(os.read(ran, 100)) - sum(done))
+"""
+
+
+def test_a_fork_without_free_descriptors_is_refused_and_leaves_no_child(tmp_path: Path) -> None:
+    """The first and the last attempt; the one in between may have run or not, but is gone."""
+    finished = run_text(tmp_path, FULL)
+    assert finished.lines in (["2"], ["3"]), finished.err

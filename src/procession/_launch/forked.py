@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _living: dict[int, ForkHandle] = {}
 """Pid → child of this process that was not reaped yet."""
 
+_DESCRIPTORS = 3
+"""What a child needs to make itself known to the guard; its starter needs one of them itself."""
+
 _oom_kills = 0
 """The out-of-memory killer's count in our control group at the last look."""
 
@@ -69,7 +72,24 @@ class ForkHandle(Handle):
             self.pid = self._fork(process, seat, mask)
             _living[self.pid] = self
             keeper.table.set_pid(self._index, self.pid)
-            self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError as error:  # another thread took what was reserved
+                self._undo(error)
+
+    def _undo(self, error: OSError) -> NoReturn:
+        """End a child that cannot be watched, as if it had never been."""
+        with self._reaping:
+            if self.pid in _living:  # so it was not reaped, and the number is its own
+                try:
+                    os.kill(self.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        self._reap(0)
+        self._keeper.table.set_flags(self._index, self._generation, _native.FLAG_RELEASED)
+        raise StartError(
+            error.errno, f"the kernel refused to watch the child: {error.strerror}"
+        ) from error
 
     def _fork(self, process: Any, seat: Seat, mask: set[int]) -> int:
         keeper = self._keeper
@@ -77,7 +97,12 @@ class ForkHandle(Handle):
         owner = (keeper.owner_pid, keeper.index, keeper.generation)
         me = threading.get_ident()
         _being_made[me] = seat
+        reserved: list[int] = []
+        doing = "give descriptors for a child (ulimit -n)"
         try:
+            for _ in range(_DESCRIPTORS):
+                reserved.append(os.eventfd(0, os.EFD_CLOEXEC))
+            doing = "fork"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # said better by us already
                 pid = os.fork()
@@ -85,10 +110,11 @@ class ForkHandle(Handle):
             keeper.table.end(self._index, -1, 0, 0, 0, _native.FLAG_LOST)
             keeper.table.set_flags(self._index, self._generation, _native.FLAG_RELEASED)
             raise StartError(
-                error.errno, f"the kernel refused to fork: {error.strerror}"
+                error.errno, f"the kernel refused to {doing}: {error.strerror}"
             ) from error
         finally:
             _being_made.pop(me, None)
+            _close(reserved)
         if pid == 0:
             _be_child(process, seat, owner, mask)
         return pid
@@ -144,6 +170,17 @@ class ForkHandle(Handle):
         if self._pidfd >= 0 and self.returncode is None:
             return  # not before it is reaped
         super().close()
+
+
+def _close(fds: list[int]) -> None:
+    """Close descriptors, in the child too, where nothing may raise and somebody's handler of the
+    fork may have closed them all.
+    """
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
 
 
 def _count_oom_kills() -> bool:
