@@ -568,8 +568,8 @@ def test_importing_starts_nothing(tmp_path: Path) -> None:
 ALLOWED_IN_A_KEEPER = """
 __future__ _abc _codecs _collections _collections_abc _functools _json _operator _signal _socket
 _stat _struct _thread _weakref abc atexit codecs collections enum errno fcntl functools genericpath
-importlib io itertools keyword marshal operator os posix posixpath procession reprlib select signal
-stat struct sys time types warnings
+importlib io itertools keyword marshal operator os posix posixpath procession reprlib resource
+select signal stat struct sys time types warnings
 """
 OUR_ROOMS_IN_A_KEEPER = (
     "procession._keeper",
