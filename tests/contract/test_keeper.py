@@ -13,6 +13,7 @@ from tests.contract.programs import (
     Program,
     each_kept_method,
     each_method,
+    run,
     run_text,
     running,
     wait_until,
@@ -116,6 +117,35 @@ def test_signals_that_are_not_sigkill_are_nothing_to_the_keeper(
         finished = program.finish()
         assert finished.lines[1:] == ["[0, 1, 2, 3]", str(["returned"] * 4)]
         assert finished.err == ""
+
+
+KILLED_EARLY = """
+import os, signal, sys, threading
+import procession
+from procession._launch import keeper_client
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    keeper_client.channel.send = die  # the keeper is there, and main's first word is not said
+    process = procession.get_context(sys.argv[1]).Process(target=print)
+    if sys.argv[2] == "main":
+        process.start()
+    else:
+        thread = threading.Thread(target=process.start)
+        thread.start()
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("thread", ["main", "another"])
+@each_method
+def test_a_main_killed_before_its_first_word_leaves_no_keeper(
+    method: str, thread: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, KILLED_EARLY)
+    assert run(path, method, thread).code == -signal.SIGKILL  # and nothing is left
 
 
 CLOSES = """

@@ -7,6 +7,7 @@ It is started with all signals blocked and 0-2 on /dev/null, in a process group 
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from procession import _native
@@ -15,6 +16,9 @@ from procession._wire import channel, messages
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+LOOK_AGAIN_MS = 100  # main says its first word within a millisecond of our start
 
 
 def main() -> None:
@@ -29,7 +33,7 @@ def main() -> None:
         for fd in (table_fd, door_fd, writer_fd):
             os.set_inheritable(fd, False)
         door, writer = channel.adopt(door_fd), channel.adopt(writer_fd)
-        received = channel.receive(door)
+        received = channel.receive(door) if _begins(table, door) else None
         if received is not None and received[0][0] == messages.BEGIN:
             config: dict[str, Any] = received[0][1]
             pidfd, *more = received[1]
@@ -42,6 +46,20 @@ def main() -> None:
         report()
     finally:
         os._exit(code)
+
+
+def _begins(table: _native.Table, door: channel.Socket) -> bool:
+    """Wait for main's first word; false when main is killed before it says any.
+
+    This process holds the door's other end itself, so that its end tells nothing.
+    """
+    generation = table.read(messages.MAIN_SLOT)[1]
+    poll = select.poll()
+    poll.register(door.fileno(), select.POLLIN)
+    while not poll.poll(LOOK_AGAIN_MS):
+        if table.fate(messages.MAIN_SLOT, generation) == _native.DEAD:
+            return bool(poll.poll(0))
+    return True
 
 
 def guard(
