@@ -612,7 +612,7 @@ def attempt():
     try:
         process.start()
     except procession.StartError as error:
-        assert error.errno == errno.EMFILE and "descriptors" in str(error) or refusing, error
+        assert error.errno == errno.EMFILE and "descriptor" in str(error) or refusing, error
         assert not multiprocessing.active_children()
         return False
     process.join()
