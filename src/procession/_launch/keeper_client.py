@@ -60,8 +60,6 @@ _KEPT_X_OPTIONS = {
     "thread_inherit_context",
 }
 
-_DESCRIPTORS = 4  # at once, while a process looks at its own rights or starts a keeper
-
 preload: list[str] = []
 """Modules that a keeper imports before its first spare (``set_forkserver_preload``)."""
 preload_on_error = "ignore"
@@ -374,7 +372,6 @@ def _ensure(zygote: bool) -> Keeper:
     with _starting:
         if _keeper is not None and keeper is not _keeper:
             return _keeper
-        _require_descriptors()  # without them every right looks changed, and a good keeper retires
         if _keeper is not None:
             _retired.append(_keeper)  # its children live on under it; new ones need our new rights
             _keeper = None
@@ -383,25 +380,6 @@ def _ensure(zygote: bool) -> Keeper:
         if _keeper is None or _keeper.credentials != _native.credentials():
             _keeper = _start(zygote)
         return _keeper
-
-
-def _require_descriptors() -> None:
-    """Find out that there are none before anything is changed.
-
-    Raises:
-        StartError: This process's table of descriptors is full.
-    """
-    free: list[int] = []
-    try:
-        for _ in range(_DESCRIPTORS):
-            free.append(os.eventfd(0, os.EFD_CLOEXEC))
-    except OSError as error:
-        raise StartError(
-            error.errno,
-            f"no descriptors left to start a process with: {error.strerror} (ulimit -n)",
-        ) from error
-    finally:
-        channel.close_all(free)
 
 
 def existing() -> Keeper | None:
