@@ -61,6 +61,9 @@ def text(body: str) -> str:
     return COMMON + body
 
 
+OTHER_USER = ("setpriv", "--ruid", "54321", "--bounding-set", "-sys_resource,-sys_admin")
+"""Runs a command as another real uid and without what sets the limit of processes aside."""
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and capabilities need root")
 
 
@@ -170,15 +173,50 @@ def test_no_more_processes(method: str, when: str, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
         print(json.dumps([said, left, works()]))
     """
-    command = ["setpriv", "--ruid", "54321", "--bounding-set", "-sys_resource,-sys_admin"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run([*OTHER_USER, "true"], capture_output=True, check=False).returncode:
         pytest.skip("setpriv is refused here")
     path = write(tmp_path, text(body))
     (kind, number, words), left, after = run_command(
-        [*command, sys.executable, str(path), method, when]
+        [*OTHER_USER, sys.executable, str(path), method, when]
     ).said
     assert (kind, number) == ("StartError", errno.EAGAIN), words
     assert left == 0
+    assert after == 7
+
+
+@needs_root
+@each_kept_method
+def test_the_keeper_may_have_no_more_processes(method: str, tmp_path: Path) -> None:
+    """Its limit is reached by the children themselves; once they have ended there is room again."""
+    body = """
+        import time
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        resource.setrlimit(resource.RLIMIT_NPROC, (12, hard))
+        started, said = [], None
+        while said is None and len(started) < 30:
+            process = context.Process(target=time.sleep, args=(600,))
+            try:
+                process.start()
+                started.append(process)
+            except Exception as error:
+                said = [type(error).__name__, getattr(error, "errno", None), str(error)]
+        alive = all(process.is_alive() for process in started)
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join(30)
+        print(json.dumps([said, len(started), alive, works()]))
+    """
+    path = write(tmp_path, text(body))
+    if subprocess.run([*OTHER_USER, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("setpriv is refused here")
+    (kind, number, words), started, alive, after = run_command(
+        [*OTHER_USER, sys.executable, str(path), method]
+    ).said
+    assert (kind, number) == ("StartError", errno.EAGAIN), words
+    assert "limit of processes" in words
+    assert started > 3
+    assert alive, "a refused start is nothing to the others"
     assert after == 7
 
 

@@ -130,8 +130,12 @@ class Keeper:
                 self._open_link()
             link = self._link
             assert link is not None
-            while not self._spares and self._receive(link, channel.DONT_WAIT):
-                pass
+            while not self._spares:
+                try:
+                    if not self._receive(link, channel.DONT_WAIT):
+                        break
+                except StartError:
+                    continue  # of an earlier time, when nobody waited for it: asked again below
             while not self._spares:
                 self._say(link, messages.WAIT)
                 self._wait_for_spare(link)
