@@ -420,7 +420,7 @@ def test_values_arrive_as_they_are(one_pool: Any, value: Any) -> None:
         assert repr(got) == repr(value)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def one_pool() -> Iterator[Any]:
     with procession.get_context("forkserver").Pool(2) as pool:
         yield pool
