@@ -45,7 +45,7 @@ def run(
     Returns:
         The exit code: the program's own, or 128 + n where signal n ended it.
     """
-    from procession._cli.app import fail
+    from procession._cli.words import fail
 
     flags = interpreter_flags()
     if refused := {"-E", "-I", "-S"} & set(flags):
@@ -104,7 +104,7 @@ def _environment(recording: int) -> dict[str, str]:
 
 def _open_recording(output: str | None, force: bool) -> int:
     """A descriptor that appends: several guards and this process write to it."""
-    from procession._cli.app import fail
+    from procession._cli.words import fail
 
     if output is None:
         recording = os.memfd_create("procession-recording", os.MFD_CLOEXEC)

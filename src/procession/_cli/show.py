@@ -7,7 +7,7 @@ import sys
 from typing import TextIO
 
 from procession import lifeline
-from procession._cli.app import fail, plain
+from procession._cli.words import fail, plain
 from procession._recording import reader
 from procession._report import terminal
 from procession.errors import RecordingError
