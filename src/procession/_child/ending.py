@@ -78,9 +78,9 @@ class LastWords:
         how = self._how or _native.EXITED
         if how == _native.RETURNED and code != 0:
             how, self._text = _native.RAISED, self._text or "an exception after its code returned"
-        synchronize: Any = sys.modules.get("procession.synchronize")
-        if synchronize is not None:  # what this process holds it leaves held, and says so
-            synchronize.leave_held()
+        shared: Any = sys.modules.get("procession._sync.shared")
+        if shared is not None:  # what this process holds it leaves held, and says so
+            shared.leave_held()
         self._seat.table.finish(self._seat.index, how, code, self._text.encode())
         if self._outcome is not None:
             _deliver(self._seat, self._outcome)
