@@ -249,15 +249,11 @@ class DefaultContext(_Context):
     def get_context(self, method: str | None = None) -> Any:
         if method is not None:
             return super().get_context(method)
+        if replacement.installed:  # then both libraries have one default, the standard's
+            return _contexts[_standard_default.get_context()._name]
         if self._actual_context is None:
-            self._actual_context = self._initial()
+            self._actual_context = _contexts["forkserver"]
         return self._actual_context
-
-    def _initial(self) -> _Context:
-        """forkserver; under `procession run` the unchanged program's own default."""
-        if replacement.installed:
-            return _contexts[_standard._default_context.get_context()._name]  # type: ignore[attr-defined]
-        return _contexts["forkserver"]
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Set the start method of processes that are started without a context of their own.
@@ -266,6 +262,9 @@ class DefaultContext(_Context):
             RuntimeError: It is set already, or was fixed by use, and ``force`` is false.
             ValueError: There is no such start method.
         """
+        if replacement.installed:
+            _standard_default.set_start_method(method, force)
+            return
         if self._actual_context is not None and not force:
             raise RuntimeError("context has already been set")
         if method is None and force:
@@ -275,14 +274,14 @@ class DefaultContext(_Context):
 
     def get_start_method(self, allow_none: bool = False) -> str | None:  # type: ignore[override]
         """The start method in force; asking fixes it, unless ``allow_none``."""
-        if self._actual_context is None and allow_none:
+        if allow_none and self.fixed_method() is None:
             return None
         name: str = self.get_context()._name
         return name
 
     def get_all_start_methods(self) -> list[str]:
         """The start methods there are, in the order in which this Python's own library has them."""
-        methods: list[str] = _standard._default_context.get_all_start_methods()
+        methods: list[str] = _standard_default.get_all_start_methods()
         return methods
 
     # --- what `_current` asks ---------------------------------------------------------------
@@ -290,10 +289,12 @@ class DefaultContext(_Context):
     def adopt(self, method: str | None) -> None:
         """Take over the start method of this process's starter."""
         if method is not None:
-            self._actual_context = _contexts[method]
+            _force_start_method(method)
 
     def fixed_method(self) -> str | None:
         """The start method where it is fixed."""
+        if replacement.installed:
+            return _standard_default.get_start_method(allow_none=True)  # type: ignore[no-any-return]
         return self._actual_context._name if self._actual_context else None  # type: ignore[attr-defined]
 
     def popen(self, process: Any) -> Handle:
@@ -302,11 +303,15 @@ class DefaultContext(_Context):
         return handle
 
 
+_standard_default: Any = _standard._default_context
 _default_context = DefaultContext()
 _current.default = _default_context
 
 
 def _force_start_method(method: str) -> None:
+    if replacement.installed:
+        _standard._force_start_method(method)
+        return
     _default_context._actual_context = _contexts[method]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # at run time by __getattr__, with all that is private
 
 __all__ = ["ensure_running", "register", "unregister"]
 
+_tracker: Any = _standard._resource_tracker
 _SHARED_MEMORY = "shared_memory"
 _LONGEST = 255  # bytes of a file's name
 
@@ -34,7 +35,7 @@ def register(name: str, rtype: str) -> None:
         OSError: The segment is another user's.
     """
     if rtype != _SHARED_MEMORY:
-        _standard.register(name, rtype)
+        _tracker.register(name, rtype)
         return
     file = _file_name(name)
     folder = _files.open_folder()
@@ -61,7 +62,7 @@ def unregister(name: str, rtype: str) -> None:
         ValueError: No segment can have the name.
     """
     if rtype != _SHARED_MEMORY:
-        _standard.unregister(name, rtype)
+        _tracker.unregister(name, rtype)
         return
     file = _file_name(name)
     if not _account.made_here(file):

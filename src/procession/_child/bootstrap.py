@@ -191,7 +191,7 @@ def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
     from procession._child import main_module
 
     if header["replaced"]:  # by name: the rooms above this one are only loaded from here
-        importlib.import_module("procession._launch.replacement").patch()
+        importlib.import_module("procession._launch.replacement").install()
     _take_warning_filters(header["warnings"])
     _reseed()
     me = mp_process.current_process()

@@ -89,7 +89,7 @@ def be_zygote(
     names = [name for name in config["preload"] if name not in config["skip"]]
     if names:
         try:
-            preload.load(names, config["on_error"], config["output"])
+            preload.load(names, config["on_error"], config["output"], config["replaced"])
         except preload.LeftThread as left:
             channel.send(guard, (messages.RETIRED, left.name))
             return

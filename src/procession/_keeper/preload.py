@@ -25,13 +25,14 @@ class Failed(Exception):
     """A module could not be imported, and the user wants to know."""
 
 
-def load(names: Sequence[str], on_error: str, output: Sequence[int]) -> None:
+def load(names: Sequence[str], on_error: str, output: Sequence[int], replaced: bool) -> None:
     """Import modules; what they print goes to main's output.
 
     Args:
         names: As in an import statement.
         on_error: "ignore", "warn" or "fail".
         output: Descriptors of main's stdout and stderr; may be fewer than two.
+        replaced: Whether the program's `multiprocessing` is served by us, and so is theirs.
 
     Raises:
         LeftThread: One of them left a thread.
@@ -39,6 +40,8 @@ def load(names: Sequence[str], on_error: str, output: Sequence[int]) -> None:
     """
     for number, fd in enumerate(output, start=1):
         os.dup2(fd, number)
+    if replaced:  # by name: that room stands above this one, and is only loaded from here
+        importlib.import_module("procession._launch.replacement").install()
     try:
         for name in names:
             try:

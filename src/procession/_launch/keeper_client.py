@@ -472,6 +472,7 @@ def _start(zygote: bool) -> Keeper:
         "modules": _modules(),
         "preload": list(preload),
         "on_error": preload_on_error,
+        "replaced": replacement.installed,
         "recording": replacement.recording >= 0,
     }
     fds = [pidfd]

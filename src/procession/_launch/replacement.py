@@ -1,15 +1,19 @@
 """Under `procession run`: the standard library's processes, started and held by us.
 
-Only what starts a process or makes a pool is replaced. The classes, and every subclass that a
-program has made of them, stay what they are.
+What starts a process is replaced in the standard library's own classes, so that every subclass of
+them is served, too; what a program makes besides is in `substitutes`. Nothing is imported for it
+that the program does not import, and what it imports is put right once it is executed.
 """
 
 from __future__ import annotations
 
 import sys
 
+from procession._launch import substitutes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 installed = False
@@ -18,27 +22,6 @@ installed = False
 
 recording = -1
 """Descriptor of the recording that `procession run` passed to this program, or -1."""
-
-_KEPT = {
-    "Manager": "its server is one of our processes",
-    "Queue": "and its feeder thread",
-    "JoinableQueue": "and its feeder thread",
-    "SimpleQueue": "",
-    "Lock": "",
-    "RLock": "",
-    "Semaphore": "",
-    "BoundedSemaphore": "",
-    "Condition": "",
-    "Event": "",
-    "Barrier": "",
-    "Value": "",
-    "Array": "",
-    "RawValue": "",
-    "RawArray": "",
-}
-"""What a context makes that is left to the standard library, and what there is to say of it."""
-
-_told: set[str] = set()
 
 
 def install(recording_fd: int = -1) -> None:
@@ -51,33 +34,27 @@ def install(recording_fd: int = -1) -> None:
     recording = recording_fd
     installed = True
     _watch()
-    if "multiprocessing.context" in sys.modules:
-        patch()
 
 
 def _watch() -> None:
-    """Patch what the program imports from now on, and its executors if they are there already."""
-    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watcher())
-    executors = sys.modules.get("concurrent.futures.process")
-    if hasattr(executors, "ProcessPoolExecutor"):  # else it is being imported just now
-        patch_executors(executors)
+    """Put right what the program imports from now on, and what it has imported."""
+    if any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Watcher())
+    for name, put_right in _PUT_RIGHT.items():
+        if name in sys.modules:
+            put_right(sys.modules[name])
 
 
 class _Watcher:
-    """Patches `multiprocessing.context` and the executors of `concurrent.futures` when the program
-    imports them, and not before: a program that never does is not to pay for it. It stays, since
-    some import them anew.
+    """Puts modules right when the program imports them, and not before: a program that never does
+    is not to pay for it. It stays, since some import them anew.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find a module as ever, and patch it once it is executed."""
-        put_right: Any
-        if name == "multiprocessing.context":
-            put_right = patch
-        elif name == "concurrent.futures.process":
-            put_right = patch_executors
-        else:
+        put_right = _PUT_RIGHT.get(name)
+        if put_right is None:
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
@@ -110,52 +87,8 @@ def patch_executors(module: Any) -> None:
         package.ProcessPoolExecutor = ours  # type: ignore[attr-defined]
 
 
-def _make_pool(
-    self: Any,
-    processes: int | None = None,
-    initializer: Any = None,
-    initargs: Any = (),
-    maxtasksperchild: int | None = None,
-) -> Any:
-    """Returns a process pool object"""
-    import importlib
-
-    ours = importlib.import_module("procession.pool").Pool
-    return ours(processes, initializer, initargs, maxtasksperchild, self.get_context())
-
-
-def _telling(name: str, make: Any) -> Any:
-    """A factory of the standard library's that tells the recording of its first use."""
-    import functools
-
-    @functools.wraps(make)
-    def tell_and_make(self: Any, *arguments: Any, **options: Any) -> Any:
-        caller = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
-        if caller not in ("multiprocessing", "procession"):  # a part of something told already
-            _tell_kept(f"multiprocessing.{name}", _KEPT[name])
-        return make(self, *arguments, **options)
-
-    return tell_and_make
-
-
-def _tell_kept(what: str, why: str) -> None:
-    if what in _told:
-        return
-    _told.add(what)
-    import time
-
-    from procession._recording import writer
-
-    writer.append(recording, writer.line("standard.kept", time.monotonic(), 0, what=what, why=why))
-
-
-def patch(context: Any = None) -> None:
-    """Put our way of starting into the three standard process classes, and our pool beside them."""
-    global installed
-    installed = True
-    _watch()
-    if context is None:
-        from multiprocessing import context
+def patch_starting(context: Any) -> None:
+    """Put our way of starting into the three standard process classes."""
 
     def forkserver(process: Any) -> Any:
         from procession._launch.kept import KeptHandle
@@ -183,10 +116,14 @@ def patch(context: Any = None) -> None:
         keeper_client.preload_on_error = options.get("on_error", "ignore")
 
     context.BaseContext.set_forkserver_preload = set_forkserver_preload
-    context.BaseContext.Pool = _make_pool
-    if recording >= 0:
-        for name in _KEPT:
-            setattr(context.BaseContext, name, _telling(name, getattr(context.BaseContext, name)))
     context.ForkServerProcess._Popen = staticmethod(forkserver)
     context.SpawnProcess._Popen = staticmethod(spawn)
     context.ForkProcess._Popen = staticmethod(fork)
+
+
+_PUT_RIGHT: dict[str, Callable[[Any], None]] = {
+    "concurrent.futures.process": patch_executors,
+    "multiprocessing.context": patch_starting,
+    **dict.fromkeys(substitutes.MODULES, substitutes.substitute),
+}
+"""What is done to a module when the program imports it."""
