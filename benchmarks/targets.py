@@ -33,3 +33,41 @@ def start_and_sleep(connection):
 def give(value):
     """Give back what is given."""
     return value
+
+
+def take_turns(connection, lock):
+    """As often as is asked for, take a lock and let it go."""
+    while True:
+        try:
+            rounds = connection.recv()
+        except EOFError:
+            return
+        for _ in range(rounds):
+            lock.acquire()
+            lock.release()
+        connection.send(None)
+
+
+def wait_for_lock(connection, lock):
+    """Say so, then wait for a lock; say when it came."""
+    import time
+    import warnings
+
+    warnings.simplefilter("ignore")
+    connection.send(None)
+    lock.acquire()
+    connection.send(time.perf_counter())
+    lock.release()
+
+
+def die_with_lock(connection, lock, size, threads):
+    """Take a lock, and wait for the end with so many bytes in use and so many threads."""
+    import threading
+    import time
+
+    ballast = bytearray(b"x") * size
+    for _ in range(threads):
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    lock.acquire()
+    connection.send(len(ballast))
+    time.sleep(3600)

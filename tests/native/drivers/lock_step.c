@@ -51,7 +51,8 @@ static int sleeps(pid_t pid)
     CHECK(file != NULL, "%s", path);
     (void)!fread(text, 1, sizeof text - 1, file); /* nothing of one that has ended */
     (void)fclose(file);
-    return strtol(text, NULL, 10) == SYS_futex; /* "running": 0 */
+    long number = strtol(text, NULL, 10); /* "running": 0 */
+    return number == SYS_futex || number == SYS_futex_waitv;
 }
 
 static void wait_asleep(void)

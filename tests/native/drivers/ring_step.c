@@ -132,7 +132,8 @@ static int sleeps(pid_t pid)
     CHECK(file != NULL, "%s", path);
     (void)fread(text, 1, sizeof text - 1, file);
     (void)fclose(file);
-    return strtol(text, NULL, 10) == SYS_futex;
+    long number = strtol(text, NULL, 10);
+    return number == SYS_futex || number == SYS_futex_waitv;
 }
 
 static void start_waiter(int (*wait)(void))

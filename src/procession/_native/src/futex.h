@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -22,6 +23,39 @@ static inline int pn_futex_wait(const uint32_t *word, uint32_t expected, int64_t
                 deadline_ns == PN_FOREVER ? NULL : &deadline, NULL, FUTEX_BITSET_MATCH_ANY) == 0)
         return 0;
     return errno == EAGAIN ? 0 : -errno;
+}
+
+#ifndef SYS_futex_waitv /* Linux 5.16, younger than the headers of some systems that we build on */
+#define SYS_futex_waitv 449
+#endif
+
+struct pn_futex { /* struct futex_waitv of include/uapi/linux/futex.h */
+    uint64_t expected, address;
+    uint32_t flags, spare;
+};
+
+static inline struct pn_futex pn_futex_of(const uint32_t *word, uint32_t expected)
+{
+    return (struct pn_futex){expected, (uint64_t)(uintptr_t)word, 2 /* FUTEX_32, shared */, 0};
+}
+
+/* The same for several words: until one of them is woken. -ENOSYS or -EPERM: not on this kernel, or
+ * in this sandbox. */
+static inline int pn_futex_wait_any(const struct pn_futex *words, unsigned int count,
+                                    int64_t deadline_ns)
+{
+    struct timespec deadline = {(time_t)(deadline_ns / 1000000000), (long)(deadline_ns % 1000000000)};
+    if (syscall(SYS_futex_waitv, words, count, 0, deadline_ns == PN_FOREVER ? NULL : &deadline,
+                CLOCK_MONOTONIC) >= 0)
+        return 0;
+    return errno == EAGAIN ? 0 : -errno;
+}
+
+/* The half of a 64-bit word that is its futex: the low one. */
+static inline const uint32_t *pn_low_half(const _Atomic uint64_t *word)
+{
+    const uint32_t *halves = (const uint32_t *)(const void *)word;
+    return halves + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
 }
 
 /* Wake at most so many; how many there were. */

@@ -70,7 +70,7 @@ struct pn_wake pn_gate_open(struct pn_gate *gate, int all)
 
 void pn_gate_wake(struct pn_wake it)
 {
-    if (it.gate == NULL || pn_futex_wake(futex_of(it.gate), it.count) > 0 ||
+    if (it.gate == NULL || pn_wait_wake(&it.gate->watch, futex_of(it.gate), it.count) > 0 ||
         (it.sleepers & COUNT) == 0)
         return;
     /* Nobody sleeps: those still counted are dead, or come back by themselves since the turn has

@@ -91,11 +91,36 @@ enum pn_life pn_life_read(const struct pn_slot *slot)
 
 /* --- watching --- */
 
+int pn_life_listen(const struct pn_slot *slot, const uint32_t **ret_word, uint32_t *ret_value)
+{
+    _Atomic uint32_t *word = word_of(&slot->life);
+    uint32_t value = atomic_load(word);
+    do
+        if ((value & FUTEX_OWNER_DIED) || (value & FUTEX_TID_MASK) == 0)
+            return 0;
+    /* who waits for a mutex says so in its word, or neither kernel nor owner would wake anybody */
+    while (!(value & FUTEX_WAITERS) &&
+           !atomic_compare_exchange_weak(word, &value, value | FUTEX_WAITERS));
+    *ret_word = futex_of(&slot->life);
+    *ret_value = value | FUTEX_WAITERS;
+    return 1;
+}
+
+void pn_life_heard(const uint32_t *word, uint32_t value)
+{
+    if (atomic_load((const _Atomic uint32_t *)(const void *)word) != value)
+        pn_futex_wake_all(word);
+}
+
 struct watch {
     struct pn_slot *slot;
     int eventfd;
     _Atomic uint32_t begun; /* the thread has its own copy of this; futex word */
 };
+
+/* The kernel wakes one of those who sleep on a life word. If that is somebody who is killed at the
+ * same moment, this is how long it takes until it is noticed. */
+#define SLICE_NS ((int64_t)250000000)
 
 /* Wait until the holder has died: 1. 0 when the slot is another's. */
 static int wait_died(const struct pn_slot *slot, uint32_t generation)
@@ -107,13 +132,9 @@ static int wait_died(const struct pn_slot *slot, uint32_t generation)
             pn_futex_wake_all(futex_of(life)); /* the kernel woke one of us only */
             return 1;
         }
-        /* Who waits for a mutex says so in its word, or neither kernel nor owner would wake it. */
-        if ((value & FUTEX_TID_MASK) != 0 && !(value & FUTEX_WAITERS)) {
-            if (!atomic_compare_exchange_strong(word_of(life), &value, value | FUTEX_WAITERS))
-                continue;
-            value |= FUTEX_WAITERS;
-        }
-        (void)pn_futex_wait(futex_of(life), value, PN_FOREVER);
+        const uint32_t *word = futex_of(life);
+        (void)pn_life_listen(slot, &word, &value); /* if nobody holds it yet: until somebody does */
+        (void)pn_futex_wait(word, value, pn_now_ns() + SLICE_NS);
     }
     return 0;
 }

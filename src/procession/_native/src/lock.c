@@ -71,6 +71,8 @@ static int wait_taken(const struct pn_table *table, struct pn_lock *lock, uint64
                 continue;
             word |= PN_WAITERS;
         }
+        if (!(word & PN_LEFT))
+            pn_wait_for(wait, word);
         result = pn_wait_sleep(wait, (uint32_t)word);
         if (result < 0)
             return result;
@@ -82,6 +84,7 @@ int pn_lock_take(const struct pn_table *table, struct pn_lock *lock, uint64_t me
 {
     struct pn_waiter wait;
     pn_wait_begin(&wait, &lock->watch, pn_low_half(&lock->word), deadline_ns);
+    pn_wait_as(&wait, table, me);
     int result = wait_taken(table, lock, me, told, &wait, ret_before);
     if (result == PN_TAKEN || result == PN_TAKEN_OVER)
         note_holder(lock, holder);
@@ -101,7 +104,7 @@ int pn_lock_release(struct pn_lock *lock)
     while (!atomic_compare_exchange_weak_explicit(&lock->word, &word, 0, memory_order_release,
                                                   memory_order_relaxed));
     if (word & PN_WAITERS)
-        (void)pn_futex_wake(pn_low_half(&lock->word), 1);
+        (void)pn_wait_wake(&lock->watch, pn_low_half(&lock->word), 1);
     return 0;
 }
 

@@ -30,6 +30,7 @@ static int wait_owned(struct pn_self *self, struct pn_mutex *mutex, uint64_t me,
                 continue;
             word |= PN_WAITERS;
         }
+        pn_wait_for(wait, word);
         int result = pn_wait_sleep(wait, (uint32_t)word);
         if (result < 0)
             return result;
@@ -47,6 +48,7 @@ int pn_mutex_lock(struct pn_self *self, struct pn_mutex *mutex, int64_t deadline
         return 0;
     struct pn_waiter wait;
     pn_wait_begin(&wait, &mutex->watch, pn_low_half(&mutex->word), deadline_ns);
+    pn_wait_as(&wait, self->table, me);
     result = wait_owned(self, mutex, me, &wait);
     pn_wait_end(&wait, result == -EOWNERDEAD ? 0 : result);
     return result;
@@ -56,5 +58,5 @@ void pn_mutex_unlock(struct pn_mutex *mutex)
 {
     uint64_t word = atomic_exchange_explicit(&mutex->word, 0, memory_order_release);
     if (word & PN_WAITERS)
-        (void)pn_futex_wake(pn_low_half(&mutex->word), 1);
+        (void)pn_wait_wake(&mutex->watch, pn_low_half(&mutex->word), 1);
 }

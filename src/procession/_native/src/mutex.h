@@ -42,11 +42,4 @@ int pn_mutex_lock(struct pn_self *self, struct pn_mutex *mutex, int64_t deadline
 
 void pn_mutex_unlock(struct pn_mutex *mutex);
 
-/* The half of a 64-bit word that is its futex: the low one. */
-static inline const uint32_t *pn_low_half(const _Atomic uint64_t *word)
-{
-    const uint32_t *halves = (const uint32_t *)(const void *)word;
-    return halves + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
-}
-
 #endif

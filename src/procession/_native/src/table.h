@@ -125,6 +125,11 @@ int pn_life_drop(struct pn_slot *slot);
 
 enum pn_life pn_life_read(const struct pn_slot *slot);
 
+/* Whether one can sleep until its holder dies, or lets go: on this word, while it has this value.
+ * After that sleep, however it ended, call pn_life_heard(): the kernel wakes only one. */
+int pn_life_listen(const struct pn_slot *slot, const uint32_t **ret_word, uint32_t *ret_value);
+void pn_life_heard(const uint32_t *word, uint32_t value);
+
 /* Start a thread that writes 1 to eventfd when the life word's holder has died; it ends in silence
  * when the slot goes to another process. The thread knows no Python, blocks all signals and lives
  * as long as the process: neither the mapping nor the descriptor may go before. */
