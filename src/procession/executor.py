@@ -70,6 +70,9 @@ class _ExecutorWords(Words):
             error.__cause__ = _private._RemoteTraceback(f'\n"""\n{text}"""')
         return error
 
+    def closed(self) -> BaseException:
+        return RuntimeError("cannot schedule new futures after shutdown")
+
     def no_start(self, error: BaseException) -> BaseException:
         if isinstance(error, BrokenProcessPool):
             return error

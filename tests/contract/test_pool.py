@@ -486,6 +486,94 @@ def test_workers_are_replaced_after_their_tasks() -> None:
         assert len(set(pids)) >= 3
 
 
+def test_no_worker_takes_more_tasks_than_it_may_however_quick_they_are() -> None:
+    """Quick calls go out many at a time; a task is what the user calls a chunk, all the same."""
+    with procession.get_context("forkserver").Pool(2, maxtasksperchild=3) as pool:
+        pool.map(calls.square, range(2000), chunksize=500)  # now it knows that they are quick
+        for chunk in (1, 2):
+            pids = pool.map(calls.pid, range(40), chunksize=chunk)
+            assert max(pids.count(pid) for pid in set(pids)) <= 3 * chunk
+    with ThreadPool(2) as threads:
+        assert threads.map(calls.square, range(40)) == [n * n for n in range(40)]
+
+
+def test_workers_that_start_slowly_come_to_their_tasks() -> None:
+    """What waits for one is not taken from it again and again, nor counted as its tasks."""
+    options: dict[str, Any] = {"initializer": calls.sleep, "initargs": (0.3,)}
+    with Crowd("pool", "forkserver", maxtasksperchild=1, **options) as crowd:
+        result = crowd.it.map_async(calls.pid, range(20), chunksize=5)
+        assert len(set(result.get(LIMIT))) == 4
+
+
+def test_the_time_of_a_call_begins_when_its_worker_is_there() -> None:
+    options: dict[str, Any] = {"initializer": calls.sleep, "initargs": (0.5,)}
+    with Crowd("executor", "forkserver", 1, **options) as crowd:
+        assert crowd.call(calls.square, 3, timeout=0.25)() == 9
+
+
+def test_a_worker_that_stands_still_keeps_no_calls_and_nobody_waiting() -> None:
+    """However often it is given some: its channel never fills, so that nobody waits for it."""
+    with Crowd("pool", "forkserver") as crowd:
+        pool = crowd.it
+        pool.map(calls.square, range(5000))
+        still = psutil.Process(pool._pool[0].pid)
+        still.suspend()
+        for n in range(12):
+            numbers = range(n, 3000 + n)
+            assert pool.map_async(calls.square, numbers).get(LIMIT) == [n * n for n in numbers]
+        still.resume()
+        assert pool.map_async(calls.square, range(9)).get(LIMIT) == [n * n for n in range(9)]
+
+
+def test_a_slow_call_is_not_given_others_again_and_again(tmp_path: Path) -> None:
+    """They would fill its channel, and whoever gives it the next ones would wait for it."""
+    path = tmp_path / "go"
+    with Crowd("pool", "forkserver", 1) as crowd:
+        pool = crowd.it
+        pool.map(calls.mostly_quick, [(0, "")] * 5000)
+        results = pool.imap(calls.mostly_quick, [(n, str(path)) for n in range(1000)])
+        got = [results.next(LIMIT) for _ in range(40)]
+        (hand,) = pool._crew.hands
+        sent, spent = hand._sent, psutil.Process().cpu_times()
+        with pytest.raises(multiprocessing.TimeoutError):
+            results.next(1.0)  # 20 times as long as it takes until the others are taken back
+        now = psutil.Process().cpu_times()
+        assert hand._sent <= sent + 1
+        assert now.user + now.system - spent.user - spent.system < 0.7  # nobody runs in circles
+        late = pool.apply_async(calls.square, (3,))
+        path.touch()
+        assert [*got, *(results.next(LIMIT) for _ in range(40, 1000))] == list(range(1000))
+        assert late.get(LIMIT) == 9
+
+
+@pytest.mark.parametrize("end", ["close", "terminate"])
+def test_a_call_that_comes_with_the_end_is_refused(end: str) -> None:
+    """Whoever looked whether the pool runs just before it did not any more waits for nothing."""
+    with Crowd("pool", "forkserver", 1) as crowd:
+        pool = crowd.it
+        assert pool.apply(calls.square, (2,)) == 4
+        getattr(pool, end)()
+        assert pool.join(LIMIT)
+        pool._state = "RUN"  # as that thread saw it
+        for start in (
+            lambda: pool.apply_async(calls.square, (2,)).get(LIMIT),
+            lambda: pool.map_async(calls.square, range(4)).get(LIMIT),
+            lambda: pool.imap(calls.square, iter(range(4))).next(LIMIT),
+        ):
+            with pytest.raises(ValueError, match="Pool not running"):
+                start()
+
+
+def test_cancelling_what_waits_for_a_worker_that_starts_ends_nobody() -> None:
+    options: dict[str, Any] = {"initializer": calls.sleep, "initargs": (0.3,)}
+    with Crowd("executor", "forkserver", 1, **options) as crowd:
+        first = crowd.it.submit(calls.pid)
+        pids = crowd.pids()
+        assert first.cancel()
+        second = crowd.it.submit(calls.pid)
+        assert {second.result(LIMIT)} == pids
+
+
 def test_input_is_taken_no_further_than_is_needed() -> None:
     taken = 0
 
@@ -781,13 +869,16 @@ def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
     chance = random.Random(seed)
     kills = 0
     stop = threading.Event()
+    results: list[Any] = []
     with Crowd("pool", method) as crowd:
 
         def killer() -> None:
             nonlocal kills
+            seen = 0
             while not stop.wait(chance.random() * 0.2):
                 pids = list(crowd.pids())
-                if pids:
+                if pids and len(results) > seen:  # not faster than workers can start, under load
+                    seen = len(results)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(chance.choice(pids), signal.SIGKILL)
                         kills += 1
@@ -795,7 +886,7 @@ def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
         thread = threading.Thread(target=killer)
         thread.start()
         try:
-            results = list(_outcomes(crowd.it.imap(calls.some_time, range(total), 1)))
+            results.extend(_outcomes(crowd.it.imap(calls.some_time, range(total), 1)))
         finally:
             stop.set()
             thread.join()

@@ -76,6 +76,10 @@ class Words:
         """A call raised; with its traceback in words."""
         return error
 
+    def closed(self) -> BaseException:
+        """The call came when no more were taken."""
+        return ValueError("Pool not running")
+
     def no_start(self, error: BaseException) -> BaseException:
         """The initializer failed, or no worker can be started: what every call ends with."""
         return error
@@ -163,7 +167,8 @@ class Crew:
     def submit_encoded(self, call: Call) -> None:
         """As `submit`, for a call that was pickled already."""
         with self._lock:
-            if self.broken is None:
+            refusal = self._refusal()
+            if refusal is None:
                 self._calls.waiting.append(call)
                 if self._calls not in self._jobs:
                     self._jobs.append(self._calls)
@@ -172,20 +177,27 @@ class Crew:
                 else:
                     self._assign()
             else:
-                self.later(lambda: call.finish(False, self.broken))
+                self.later(lambda: call.finish(False, refusal))
         self._tell()
 
     def submit_map(self, job: MapJob) -> None:
         """Take over a map's calls."""
         with self._lock:
-            if self.broken is None:
+            refusal = self._refusal()
+            if refusal is None:
                 self._jobs.append(job)
                 self._assign()
             else:
-                broken = self.broken
-                self.later(lambda: job.sink.abandoned(broken))
+                job.cancel()
+                self.later(lambda: job.sink.abandoned(refusal))
         job.start(self)
         self._tell()
+
+    def _refusal(self) -> BaseException | None:
+        """Why no more calls are taken: who asked for it may have looked before the end came."""
+        if self.broken is None and self._closing:
+            return self._words.closed()
+        return self.broken
 
     def call(self, call: Call) -> bool:
         """Run an encoded call with an idle worker and wait for it in this thread.
@@ -236,13 +248,15 @@ class Crew:
             hand = self._whose(call)
             if hand is None:
                 return False
-            if hand.in_hand() > 1:
-                self._recall(hand)
+            if hand.in_hand() > 1 or hand.has_waiting():
+                self.kick()  # whatever this finds out is told, and given, by the dispatcher
+                if not self._recall(hand):
+                    return False  # its end would take others along
                 if self._calls.forget(call):
                     return True
                 if self._whose(call) is None:
                     return False
-            self._end_for(hand, lambda batch, at: None)
+            self._end_for(hand, _nothing)
         return True
 
     def cancel_map(self, job: MapJob) -> None:
@@ -307,9 +321,9 @@ class Crew:
 
     def kick(self) -> None:
         """Let the dispatcher look again."""
-        if not self._kicked:
-            self._kicked = True
-            with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+        with self._lock:  # so that the descriptor is still ours
+            if not self._kicked and self._wake >= 0:
+                self._kicked = True
                 os.eventfd_write(self._wake, 1)
 
     def later(self, what: Callable[[], None]) -> None:
@@ -362,9 +376,7 @@ class Crew:
             hand.give(batch)
         except OSError:
             pass  # it is dead: its end brings back what it was given
-        due = hand.deadline
-        if due is None and (len(hand.batches) > 1 or len(batch) > 1):
-            due = hand.heard + OVERDUE
+        due = self._due(hand)
         if due is not None and due < self._wakes_at:
             self.kick()
 
@@ -373,7 +385,7 @@ class Crew:
         for job in list(self._jobs):
             if hand.batches and (job.is_timed() or not job.is_quick()):
                 return None  # it would keep them waiting behind what it does now
-            batch = job.take(job.size(self.size), self)
+            batch = job.take(job.size(self.size, hand.budget), self)
             if job.is_exhausted():
                 self._jobs.remove(job)
             if batch is not None:
@@ -384,13 +396,17 @@ class Crew:
         """The worker that should get the next batch."""
         quick = None
         starting = None
+        silent = None
         for hand in self.hands:
-            if hand.leaving or hand.borrowed or hand.verdict is not None or hand.is_spent():
+            if not hand.is_available():
                 continue
             if not hand.batches:
-                if hand.ready:
+                if hand.recalled:
+                    silent = hand
+                elif hand.ready:
                     return hand
-                starting = starting or hand
+                else:
+                    starting = starting or hand
             elif quick is None and hand.could_take_more():
                 quick = hand
         if starting is not None:
@@ -399,15 +415,15 @@ class Crew:
             hired = self._try_to_hire()
             if hired is not None:
                 return hired
-        return quick
+        return quick or silent
 
     # --- one call directly -----------------------------------------------------------------
 
     def _borrow(self) -> Hand | None:
-        if self._jobs or self.broken is not None or self._terminated:
+        if self._jobs or self._refusal() is not None:
             return None
         hand = self._free_hand()
-        if hand is None or hand.batches or not hand.ready:
+        if hand is None or not hand.is_idle():
             return None
         hand.borrowed = True
         self._epoll.modify(hand.channel.fileno(), 0)
@@ -417,8 +433,8 @@ class Crew:
         hand.borrowed = False
         if hand in self.hands:
             self._epoll.modify(hand.channel.fileno(), select.EPOLLIN)
-            if hand.is_spent():
-                self.kick()
+            if hand.is_spent() or not all(other.ready for other in self.hands):
+                self.kick()  # to dismiss it, or to give it what waits for one that starts
 
     def _await(self, hand: Hand) -> tuple[tuple[Any, ...], Mapping] | None:
         """Its next outcomes; ``None`` when it died, which the dispatcher will see, too."""
@@ -506,17 +522,23 @@ class Crew:
                     return hand
         return None
 
-    def _recall(self, hand: Hand) -> None:
-        """Take back what a worker has not begun, and take over what it has ended."""
+    def _recall(self, hand: Hand) -> bool:
+        """Take back what a worker has not begun, and take over what it has ended.
+
+        Returns:
+            False where it could not be stopped for that now.
+        """
         with hand.stopped() as is_stopped:
+            hand.heard = time.monotonic()
             if not is_stopped:
-                return
+                return False
+            while self._hear(hand):
+                pass
             parts = hand.salvage()
             back = hand.not_begun()
-        hand.heard = time.monotonic()
         self.later(lambda: self._deliver(parts))
         self._put_back(back)
-        self._assign()
+        return True
 
     def _put_back(self, batches: list[Batch]) -> None:
         for batch in reversed(batches):
@@ -647,28 +669,32 @@ class Crew:
 
     def _patience(self) -> float | None:
         """Seconds until a worker may have to be looked at."""
-        now = time.monotonic()
-        rest: float | None = None
-        for hand in self.hands:
-            if hand.borrowed or hand.verdict is not None:
-                continue
-            until = hand.deadline
-            if hand.batches and (len(hand.batches) > 1 or len(hand.batches[0]) > 1):
-                overdue = hand.heard + OVERDUE
-                until = overdue if until is None else min(until, overdue)
-            if until is not None:
-                rest = until - now if rest is None else min(rest, until - now)
-        return None if rest is None else max(0.0, rest)
+        due = [due for hand in self.hands if (due := self._due(hand)) is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _due(self, hand: Hand) -> float | None:
+        """When a worker is to be looked at, if no word of it comes before."""
+        if not hand.batches or hand.borrowed or hand.verdict is not None:
+            return None
+        if hand.deadline is not None:
+            return hand.deadline
+        if hand.ready and not hand.recalled:
+            return hand.heard + OVERDUE if hand.in_hand() > 1 else None
+        # what waits for one that starts is better off only with one that has nothing to do
+        if hand.has_waiting() and any(other.is_idle() for other in self.hands):
+            return hand.heard + OVERDUE
+        return None
 
     def _look_at_the_time(self) -> None:
         now = time.monotonic()
         for hand in list(self.hands):
-            if hand.borrowed or hand.verdict is not None:
+            due = self._due(hand)
+            if due is None or due > now:
                 continue
-            if hand.deadline is not None and hand.deadline <= now:
-                self._end_for(hand, _too_late)
-            elif hand.batches and hand.heard + OVERDUE <= now and hand.in_hand() > 1:
+            if hand.deadline is None:
                 self._recall(hand)
+            elif not hand.lengthen():
+                self._end_for(hand, _too_late)
 
     def _hear(self, hand: Hand) -> bool:
         """Take one message of a worker; false when there is none."""
@@ -685,6 +711,7 @@ class Crew:
             hand.ready = True
             self._bad_starts = 0
             hand.heard = time.monotonic()
+            hand.start_clock()
         elif kind == encoding.INITIALIZER_FAILED:
             outcome = load_outcome(rest[0])
             assert outcome.error is not None
@@ -692,9 +719,10 @@ class Crew:
                 self._break(Words().exited("the initializer", outcome.error))
             else:
                 self._break(self._words.raised(outcome.error, remote_text(rest[0])))
-        elif hand.batches:
+        else:
             first, outcomes, used_ns = rest
-            hand.batches[0].job.measured(used_ns, len(outcomes))
+            if hand.batches and outcomes:
+                hand.batches[0].job.measured(used_ns, len(outcomes))
             parts = hand.ended(first, outcomes, mapping)
             self.later(lambda: self._deliver(parts))
         return True

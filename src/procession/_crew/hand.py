@@ -20,6 +20,8 @@ from procession._launch.handle import Handle
 from procession.ending import LOST_EXITCODE, Ending, How
 
 STOP_LIMIT = 0.2  # seconds in which a process that was sent SIGSTOP has stopped; it needs a moment
+BEGIN_LIMIT = 1.0  # and so many, at least, in which a ready worker has begun what it was given
+UNREAD = 3  # messages that may wait in a channel; with one more a send might have to wait
 
 Done = tuple[Batch, int, list[Any], Mapping]
 """A batch, the position of the first of its calls that ended, their outcomes, and their buffers."""
@@ -40,6 +42,7 @@ class Hand:
         self.channel = line
         self.slate = notes
         self.budget = budget
+        """Tasks of the user's that it may still take; ``None``: any number."""
         self.sentinel: int = process.sentinel
         self.pid: int = process.pid
         self.batches: collections.deque[Batch] = collections.deque()
@@ -48,12 +51,17 @@ class Hand:
         self.borrowed = False
         """Whether a thread waits for its call directly, past the dispatcher."""
         self.heard = time.monotonic()
+        self.recalled = False
+        """Whether calls were taken back from it, and no word of it has come since."""
+        self.limit: float | None = None
+        """Seconds that the call in its hands may take."""
         self.deadline: float | None = None
         self.verdict: Callable[[Batch, int], BaseException | None] | None = None
         """What is to be said of the call that it was ended for."""
         self._known: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._next = 1
         self._done = 0
+        self._sent = 0
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -61,15 +69,33 @@ class Hand:
         """Whether it has taken all tasks that it may."""
         return self.budget is not None and self.budget <= 0
 
+    def is_available(self) -> bool:
+        """Whether it may be given anything: what was taken back stays in its channel, too."""
+        if self.leaving or self.borrowed or self.verdict is not None or self.is_spent():
+            return False
+        unread: int = self._sent - self.slate.words[slate.RECEIVED]
+        return unread < UNREAD
+
+    def is_idle(self) -> bool:
+        """Whether it waits for something to do, as far as is known."""
+        return self.ready and not (self.batches or self.recalled) and self.is_available()
+
     def could_take_more(self) -> bool:
         """Whether it will soon have done what it has, and should find the next calls there."""
-        if len(self.batches) != 1 or not self.ready or self.deadline is not None:
+        if len(self.batches) != 1 or not self.ready or self.recalled or self.deadline is not None:
             return False
         return self.batches[0].job.is_quick()
 
     def in_hand(self) -> int:
         """How many calls it was given and has not ended."""
         return sum(len(batch) - batch.done for batch in self.batches)
+
+    def has_waiting(self) -> bool:
+        """Whether it was given a call that it has not begun."""
+        if not self.batches:
+            return False
+        last = self.batches[-1]
+        return bool(last.first + len(last) - 1 > self.slate.words[slate.BEGUN])
 
     def give(self, batch: Batch) -> None:
         """Send it a batch.
@@ -84,17 +110,29 @@ class Hand:
         self.batches.append(batch)
         job = batch.job
         if self.budget is not None:
-            self.budget -= max(1, len(batch) // job.chunk)
+            self.budget -= batch.tasks()
         blob = None
         if job.blob is not None and job.key not in self._known:
             worker.remember(self._known, job.key)
             blob = job.blob
-        if job.timeout is not None:
-            self.deadline = time.monotonic() + job.timeout
-        elif job.shape == worker.WHOLE and batch.ids[0].timeout is not None:
-            self.deadline = time.monotonic() + batch.ids[0].timeout
+        self.limit = batch.ids[0].timeout if job.shape == worker.WHOLE else job.timeout
+        if self.ready:
+            self.start_clock()
+        self._sent += 1
         message = (encoding.CALLS, batch.first, job.shape, job.key, blob, batch.entries)
         self.channel.send(message, batch.all_buffers())
+
+    def start_clock(self) -> None:
+        """The call in its hands, if it is limited, has its time from now on."""
+        self.deadline = None if self.limit is None else time.monotonic() + self.limit
+
+    def lengthen(self) -> bool:
+        """Once more the time of a call, where it was not begun; false where it has had that."""
+        if self.limit is None or not self.has_waiting():
+            return False
+        self.deadline = time.monotonic() + max(self.limit, BEGIN_LIMIT)
+        self.limit = None
+        return True
 
     def dismiss(self) -> None:
         """Tell it to end when it has done what it has in hand."""
@@ -107,6 +145,7 @@ class Hand:
         """Calls have ended, from a number on; what is known of some already is left out."""
         self.heard = time.monotonic()
         self.deadline = None
+        self.recalled = False
         found: list[Done] = []
         if first <= self._done:
             outcomes = outcomes[self._done + 1 - first :]
@@ -140,10 +179,12 @@ class Hand:
             return
         try:
             deadline = time.monotonic() + STOP_LIMIT
+            pause = 0.0
             while (now := procfs.stat(self.pid)) is not None and now.state not in "TtZX":
                 if time.monotonic() > deadline:
                     break
-                time.sleep(0)
+                time.sleep(pause)  # it may need this very CPU to stop
+                pause = min(pause + 0.0001, 0.005)
             yield now is not None and now.state in "Tt"
         finally:
             with contextlib.suppress(OSError):
@@ -163,14 +204,19 @@ class Hand:
             kept = begun + 1 - batch.first
             if kept >= len(batch):
                 break
+            kept = max(kept, batch.done)
+            if self.budget is not None:
+                self.budget += batch.tasks() - batch.tasks(kept)
+            back.insert(0, batch.tail(kept))
             if kept > batch.done:
                 self.batches[-1] = _cut(batch, kept)
-                back.insert(0, batch.tail(kept))
                 break
             self.batches.pop()
-            back.insert(0, batch.tail(batch.done))
         self.slate.words[slate.REVOKED_FROM] = begun
         self.slate.words[slate.REVOKED_TO] = self._next - 1
+        if not self.batches:
+            self.deadline = self.limit = None
+        self.recalled = bool(back or self.batches)
         return back
 
     def lost(self) -> list[tuple[Batch, int]]:

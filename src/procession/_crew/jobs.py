@@ -66,6 +66,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def tasks(self, count: int | None = None) -> int:
+        """How many tasks of the user's its first calls are, all if none are named."""
+        return -(-(len(self) if count is None else count) // self.job.chunk)
+
     def all_buffers(self) -> list[memoryview]:
         """The buffers in the order of the entries."""
         if not self.buffers:
@@ -143,8 +147,13 @@ class Job:
         """Whether calls are so short that a worker should have its next ones at hand."""
         return self.call_ns is not None and self.call_ns < BATCH_NS
 
-    def size(self, workers: int) -> int:
-        """How many calls the next batch should have."""
+    def size(self, workers: int, budget: int | None = None) -> int:
+        """How many calls the next batch should have.
+
+        Args:
+            workers: How many workers share them.
+            budget: How many tasks (chunks) its worker may still take.
+        """
         if self.timeout is not None:
             return 1  # its clock runs from the moment that it is sent
         wanted = self.chunk
@@ -152,9 +161,10 @@ class Job:
             wanted = max(wanted, min(int(BATCH_NS / (self.call_ns + 1)), self._last * GROWTH))
         left = self.left()
         if left is not None and wanted > self.chunk:
+            left += sum(len(batch) for batch in self._returned)
             wanted = max(self.chunk, min(wanted, math.ceil(left / (2 * workers))))
         self._last = max(1, min(wanted, max(MOST, self.chunk)))
-        return self._last
+        return self._last if budget is None else min(self._last, budget * self.chunk)
 
     def put_back(self, batch: Batch) -> None:
         """Calls that a worker was given and did not begin."""

@@ -28,6 +28,8 @@ FIRST = 2
 REVOKED_FROM = 3
 REVOKED_TO = 4
 """Calls after the first and up to the second number are not to be begun; the owner writes these."""
+RECEIVED = 6
+"""How many messages with calls the worker has received."""
 STAGE = 5
 """0 until the worker's own code runs; then `INITIALIZING`, then `WORKING`."""
 INITIALIZING, WORKING = 1, 2

@@ -62,14 +62,19 @@ class ThreadCrew:
     def submit_encoded(self, call: Call) -> None:
         """Take over a call; whatever becomes of it is told to its ``finish``."""
         with self._changed:
-            broken = self.broken
-            if broken is None:
+            refusal = self._refusal()
+            if refusal is None:
                 self._calls.waiting.append(call)
                 if self._calls not in self._jobs:
                     self._jobs.append(self._calls)
                 self._changed.notify()
-        if broken is not None:
-            call.finish(False, broken)
+        if refusal is not None:
+            call.finish(False, refusal)
+
+    def _refusal(self) -> BaseException | None:
+        if self.broken is None and self._closing:
+            return self._words.closed()
+        return self.broken
 
     def call(self, call: Call) -> bool:
         """No thread can be waited for without a hop."""
@@ -79,12 +84,13 @@ class ThreadCrew:
         """Take over a map's calls."""
         job.raw = True
         with self._changed:
-            broken = self.broken
-            if broken is None:
+            refusal = self._refusal()
+            if refusal is None:
                 self._jobs.append(job)
                 self._changed.notify_all()
-        if broken is not None:
-            job.sink.abandoned(broken)
+        if refusal is not None:
+            job.cancel()
+            job.sink.abandoned(refusal)
         job.start(self)
 
     def cancel_map(self, job: MapJob) -> None:
@@ -166,14 +172,14 @@ class ThreadCrew:
                 del self._running[id(batch)]
                 self._changed.notify_all()
             if tasks is not None:
-                tasks -= max(1, len(batch) // batch.job.chunk)
+                tasks -= batch.tasks()
             del batch
 
     def _next_batch(self, tasks: int | None) -> Batch | None:
         me = threading.current_thread()
         with self._changed:
             while True:
-                batch = None if tasks is not None and tasks <= 0 else self._take()
+                batch = None if tasks is not None and tasks <= 0 else self._take(tasks)
                 if batch is not None:
                     self._running[id(batch)] = batch
                     return batch
@@ -186,9 +192,9 @@ class ThreadCrew:
                     return None
                 self._changed.wait()
 
-    def _take(self) -> Batch | None:
+    def _take(self, tasks: int | None) -> Batch | None:
         for job in list(self._jobs):
-            batch = job.take(job.size(self.size), self)
+            batch = job.take(job.size(self.size, tasks), self)
             if job.is_exhausted():
                 self._jobs.remove(job)
             if batch is not None:

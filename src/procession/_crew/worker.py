@@ -121,8 +121,10 @@ class Worker:
         words = self._slate.words
         begun, revoked_to, revoked_from = slate.BEGUN, slate.REVOKED_TO, slate.REVOKED_FROM
         clock = time.perf_counter_ns
+        words[slate.RECEIVED] += 1
         self._first = first
         words[slate.FIRST] = first
+        revoked = False
         self._flushed_ns = clock()
         function = None
         if shape != WHOLE:
@@ -133,10 +135,11 @@ class Worker:
             if words[revoked_to] >= number > words[revoked_from]:
                 self._flush()
                 self._first = words[slate.FIRST] = number + 1
+                revoked = True
                 continue
             outcome = self._call(function, shape, entry, mapping)
             self._note(outcome, clock())
-        self._flush()
+        self._flush(always=revoked)
 
     def _function(self, key: int, blob: bytes | None) -> Any:
         if blob is not None:
@@ -196,9 +199,13 @@ class Worker:
                     return
         self._flush()
 
-    def _flush(self) -> None:
-        """Send the outcomes that were not sent yet, and the time that their calls took."""
-        if not self._entries:
+    def _flush(self, always: bool = False) -> None:
+        """Send the outcomes that were not sent yet, and the time that their calls took.
+
+        Args:
+            always: Be heard, even without any: some calls are revoked, and those behind are past.
+        """
+        if not self._entries and not always:
             return
         used_ns = time.perf_counter_ns() - self._flushed_ns
         entries, self._entries = self._entries, []
