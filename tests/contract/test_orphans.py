@@ -39,7 +39,7 @@ def test_nothing_is_left(method: str, way: str, tmp_path: Path) -> None:
         assert_nothing_left(one)
 
 
-@each_kept_method
+@each_method
 @pytest.mark.parametrize("name", ["pn-guard", "pn-zygote"])
 def test_nothing_is_left_when_half_of_the_keeper_dies_with_main(
     method: str, name: str, tmp_path: Path
@@ -54,6 +54,16 @@ def test_nothing_is_left_when_half_of_the_keeper_dies_with_main(
         half.kill()
         os.kill(one.pid, signal.SIGKILL)
         assert_nothing_left(one)
+
+
+@each_method
+def test_nothing_is_left_uncontained_when_the_guard_alone_dies(method: str, tmp_path: Path) -> None:
+    """Main goes on: it hears of it at its next start."""
+    with family(tmp_path, method) as one:
+        (guard,) = one.named("pn-guard")
+        guard.kill()
+        wait_until(lambda: not one.left(), lambda: f"left:\n{one.picture()}", GONE)
+        assert not one.main_is_over()
 
 
 @each_kept_method  # a forked child killed with main cannot say what was below it

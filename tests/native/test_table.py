@@ -441,3 +441,12 @@ def test_that_it_is_recorded_is_known_to_all(table, person):
     assert other.do("table.recorded()")
     table.set_recorded(False)
     assert not other.do("table.recorded()")
+
+
+def test_that_the_guard_is_full_is_known_to_all(table, person):
+    other = person(table)
+    assert not other.do("table.full()")
+    table.set_full(True)
+    assert other.do("table.full()")
+    table.set_full(False)
+    assert not other.do("table.full()")

@@ -15,7 +15,10 @@ from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
+
+    from procession._keeper.forked import ForkedChildren
 
 
 LOOK_AGAIN_MS = 100  # main says its first word within a millisecond of our start
@@ -78,15 +81,30 @@ def guard(
 
 
 def be_zygote(
-    table: _native.Table, writer: channel.Socket, guard: channel.Socket, config: dict[str, Any]
+    table: _native.Table,
+    writer: channel.Socket,
+    guard: channel.Socket,
+    guard_pidfd: int,
+    forked: ForkedChildren,
+    names: Sequence[str],
+    config: dict[str, Any],
 ) -> None:
-    """Run the zygote to its end, in a fork of the guard."""
+    """Run the zygote to its end, in a fork of the guard.
+
+    Args:
+        table: The program's table of processes.
+        writer: The door's writing end.
+        guard: The channel to the guard.
+        guard_pidfd: A pidfd of it.
+        forked: The children of start method fork.
+        names: What is to be preloaded.
+        config: What main said in BEGIN.
+    """
     from procession._keeper import preload
     from procession._keeper.zygote import Zygote
 
     _native.set_process_name(messages.COMM_ZYGOTE)
     refusal = ""
-    names = [name for name in config["preload"] if name not in config["skip"]]
     if names:
         try:
             preload.load(names, config["on_error"], config["output"], config["replaced"])
@@ -96,7 +114,10 @@ def be_zygote(
         except preload.Failed as failed:
             refusal = str(failed)
     channel.close_all(config["output"])
-    Zygote(table, writer, guard, config["main_path"], config["modules"], refusal).run()
+    zygote = Zygote(
+        table, writer, guard, guard_pidfd, forked, config["main_path"], config["modules"], refusal
+    )
+    zygote.run()
 
 
 def report() -> None:

@@ -15,6 +15,7 @@ import time
 from procession import _native
 from procession._keeper import shutdown
 from procession._keeper.deposits import Deposits
+from procession._keeper.forked import ForkedChildren
 from procession._keeper.ledger import Ledger, identity
 from procession._keeper.reaper import Reaper
 from procession._keeper.room import Room
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORKED_CHILDREN_LIMIT_NS = 2_000_000_000  # until what was killed and is not gone is reported
+ROOM_FOR_FORKED = 8  # descriptors: two for a child's registration, and for those at the same time
 ZYGOTES_LIMIT = 1.0  # seconds for a zygote to finish; then it is killed and the guard does it
 
 
@@ -58,6 +60,7 @@ class Guard:
         self._main_pidfd = main_pidfd
         self._config = config
         self._room = Room()
+        table.set_full(False)
         self._ledger = Ledger(table, config)
         self._reaper = Reaper(table, self._ended, self._ledger.recorder.stopped)
         self._deposits = Deposits()
@@ -67,6 +70,9 @@ class Guard:
         """Channel's descriptor → (pid, channel); the last one started serves."""
         self._forked: dict[int, tuple[int, int, int]] = {}
         """Pidfd → (pid, index, generation) of children of start method fork."""
+        self._forked_children = ForkedChildren(table)
+        self._preloads: bool = config["zygote"]
+        """Whether somebody starts processes from the zygote; without, it has nothing to preload."""
         self._life = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._signals = _native.signalfd([signal.SIGCHLD])
         self._epoll = select.epoll()
@@ -108,8 +114,10 @@ class Guard:
         self._watch(self._life, self._main_may_be_gone)
         if self._config["life"]:
             self._table.watch_life(messages.MAIN_SLOT, self._life)
-        if self._config["zygote"]:
-            self._start_zygote()
+        if self._preloads:
+            self._start_zygote()  # main waits for it
+        else:
+            self._have_second()
         while True:
             events = self._epoll.poll(0 if self._segments.sweeping else None)
             if not events:
@@ -131,26 +139,50 @@ class Guard:
 
     def _start_zygote(self) -> None:
         ours, theirs = channel.message_pair()
-        pid = os.fork()
-        if pid == 0:
-            self._become_zygote(theirs)
-        theirs.close()
+        me = os.pidfd_open(os.getpid())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_zygote(theirs, me)
+        finally:
+            theirs.close()
+            os.close(me)
         fd = ours.fileno()
         self._zygotes[fd] = (pid, ours)
         self._watch(fd, lambda: self._hear_zygote(fd))
         for link, owner in self._owners.values():
             channel.send(ours, (messages.OWNER, owner), [link.fileno()])
 
-    def _become_zygote(self, channel_to_guard: channel.Socket) -> None:
+    def _have_second(self) -> None:
+        """Have a zygote also where it has nothing to fork: it is there if this process is killed.
+
+        Where none can be forked now, it is tried again with the next child.
+        """
+        if not self._zygotes:
+            try:
+                self._start_zygote()
+            except OSError:
+                pass
+
+    def _become_zygote(self, channel_to_guard: channel.Socket, me: int) -> None:
         from procession._keeper import __main__ as entry
 
         code = 1
         try:
             keep = [0, 1, 2, self._table.fileno(), self._door_writer.fileno()]
             keep += self._config["output"]
-            _native.close_all_but([*keep, channel_to_guard.fileno()])
+            _native.close_all_but([*keep, channel_to_guard.fileno(), me])
             self._room.restore()  # preloaded modules and children have main's, not the guard's
-            entry.be_zygote(self._table, self._door_writer, channel_to_guard, self._config)
+            names = self._config["preload"] if self._preloads else []
+            entry.be_zygote(
+                self._table,
+                self._door_writer,
+                channel_to_guard,
+                me,
+                self._forked_children,
+                [name for name in names if name not in self._config["skip"]],
+                self._config,
+            )
             code = 0
         except BaseException:
             entry.report()
@@ -189,8 +221,10 @@ class Guard:
             self._forget(fd)
         sock.close()
         self._adopt()
-        if not self._zygotes and self._owners:
+        if self._owners and not self._zygotes:
             self._start_zygote()
+        elif self._forked:
+            self._have_second()
 
     def _adopt(self) -> None:
         """Take over the children of a zygote that is gone: they are ours by now."""
@@ -249,6 +283,8 @@ class Guard:
     def _drain_door(self) -> None:
         while (received := _receive_now(self._door)) is not None:
             self._act_on(*received)
+        if self._table.full():
+            self._look_for_room()
 
     def _act_on(self, message: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = message
@@ -305,7 +341,8 @@ class Guard:
     def _welcome(self, owner: int, link: channel.Socket) -> None:
         self._owners[link.fileno()] = (link, owner)
         self._ledger.owner_ids.add(owner)
-        if not self._zygotes:
+        if not self._zygotes or (self._config["preload"] and not self._preloads):
+            self._preloads = True
             self._start_zygote()
         else:
             _, zygote = list(self._zygotes.values())[-1]
@@ -315,6 +352,9 @@ class Guard:
         pid = self._table.read(index)[2]
         self._forked[pidfd] = (pid, index, generation)
         self._watch(pidfd, lambda: self._forked_child_ended(pidfd))
+        self._forked_children.add(index, generation)
+        self._have_second()
+        self._look_for_room()
         with channel.adopt(answer) as sock:
             try:
                 channel.send(sock, ("registered",))
@@ -327,7 +367,13 @@ class Guard:
         self._forget(pidfd)
         self._ledger.forked_child_ended(index, generation, pidfd)
         self._deposits.ended(identity(index, generation))
+        if self._table.full():
+            self._look_for_room()
         return True
+
+    def _look_for_room(self) -> None:
+        """Say whether one more forked child can be held, so that it need not be made in vain."""
+        self._table.set_full(self._room.left() < ROOM_FOR_FORKED)
 
     # --- the program's end -----------------------------------------------------------------
 
@@ -424,7 +470,11 @@ class Guard:
         self._segments.remove_all()
 
     def _finish_zygote(self, pid: int, zygote: channel.Socket, word: str) -> None:
-        """Tell a zygote to go, and hear what it says until then; kill it after a limit."""
+        """Tell a zygote to go, and hear what it says until then; kill it after a limit, or at once
+        where it never had anything to do.
+        """
+        if not self._owners:
+            os.kill(pid, signal.SIGKILL)
         poll = select.poll()
         poll.register(zygote.fileno(), select.POLLIN)
         deadline = time.monotonic() + ZYGOTES_LIMIT

@@ -5,6 +5,7 @@ A pidfd of each forked child, outcomes, deposits: all the others' limits togethe
 
 from __future__ import annotations
 
+import os
 import resource
 
 RESERVE = 16  # descriptors for the program's end, which must be possible whatever is held by then
@@ -21,6 +22,17 @@ class Room:
         """Leave the last few descriptors alone from now on."""
         hard = self._inherited[1]
         self._set(hard - RESERVE if hard > 2 * RESERVE else hard)
+
+    def left(self) -> int:
+        """How many more there can be: at least so many, since the kernel gives the lowest number
+        that is free.
+        """
+        try:
+            lowest = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError:
+            return 0
+        os.close(lowest)
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - lowest
 
     def use_reserve(self) -> None:
         """All that there is may be used now."""

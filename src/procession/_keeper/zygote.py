@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from procession._keeper.forked import ForkedChildren
+
 STOCK = 2  # spares an owner holds when it starts a process now and then
 MOST = 8  # spares it holds while it starts one after the other
 BURST_NS = 200_000_000  # two starts within this time are one burst
@@ -63,6 +65,8 @@ class Zygote:
         table: The program's table of processes.
         door: The door's writing end, which every child inherits.
         guard: The channel to the guard.
+        guard_pidfd: A pidfd of the guard.
+        forked: The children of start method fork.
         main_path: The file of the program's `__main__`, if children run it again.
         modules: Modules of `multiprocessing` that main had imported.
         refusal: Why no process may be started from here, or nothing.
@@ -73,6 +77,8 @@ class Zygote:
         table: _native.Table,
         door: channel.Socket,
         guard: channel.Socket,
+        guard_pidfd: int,
+        forked: ForkedChildren,
         main_path: str | None,
         modules: Sequence[str],
         refusal: str = "",
@@ -81,7 +87,8 @@ class Zygote:
         self._table = table
         self._door = door
         self._guard = guard
-        self._guard_pidfd = os.pidfd_open(os.getppid())
+        self._guard_pidfd = guard_pidfd
+        self._forked = forked
         self._owners: dict[int, Owner] = {}
         self._reaper = Reaper(table, self._ended, self._stopped)
         self._signals = _native.signalfd([signal.SIGCHLD])
@@ -94,8 +101,6 @@ class Zygote:
     def run(self) -> None:
         """Serve until the guard says that the program is over, or is dead."""
         _native.set_subreaper(True)
-        if os.getppid() == 1 or select_ready(self._guard_pidfd):
-            return  # the guard died before we could watch it: nothing was started yet
         for fd in (self._guard.fileno(), self._guard_pidfd, self._signals, self._bell):
             self._epoll.register(fd, select.EPOLLIN)
         try:
@@ -257,6 +262,10 @@ class Zygote:
     def _avenge_guard(self) -> None:
         """The guard was killed: nobody would contain these any more, so they end here and now."""
         self._reaper.lost = True
+        try:
+            self._forked.end()
+        except OSError:
+            pass  # not one free descriptor: what is below us needs none
         shutdown.end_everything(self._reaper)
 
 

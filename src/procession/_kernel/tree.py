@@ -69,10 +69,26 @@ class Tree:
         """Pids of all that were seen, in the order in which they were found."""
         return list(self._pidfds)
 
-    def add(self, pid: int) -> bool:
-        """Hold a process; false when it is gone already."""
+    def add(self, pid: int, start_time: int | None = None) -> bool:
+        """Hold a process; false when it is gone already.
+
+        Args:
+            pid: Its pid.
+            start_time: When it was started, where that is known: a process that has got its number
+                since is not held.
+        """
         if pid in self._pidfds:
             return True
+        if not self._hold(pid):
+            return False
+        if start_time is not None:
+            status = self._look(procfs.stat, pid)
+            if status is None or status.start_time != start_time:
+                self._let_go(pid)
+                return False
+        return True
+
+    def _hold(self, pid: int) -> bool:
         if not self._is_full:
             try:
                 self._pidfds[pid] = os.pidfd_open(pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from procession._launch.handle import Handle
 from procession._launch.kept import describe_target
 from procession._launch.own_thread import OwnThread
 from procession._wire import channel, messages
-from procession.errors import ForkedThreadsWarning, StartError
+from procession.errors import ForkedThreadsWarning, KeeperLost, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ _living: dict[int, ForkHandle] = {}
 
 _DESCRIPTORS = 3
 """What a child needs to make itself known to the guard; its starter needs one of them itself."""
+
+_FULL = (
+    "the keeper of this program cannot hold one more forked child: it has no free descriptor "
+    "(its limit is the hard one, ulimit -Hn). Let some children end first, or raise it"
+)
 
 _oom_kills = 0
 """The out-of-memory killer's count in our control group at the last look."""
@@ -52,6 +58,9 @@ class ForkHandle(Handle):
         reap()
         name_the_threads()
         keeper = self._keeper = keeper_client.ensure(zygote=False)
+        keeper.require()
+        if keeper.table.full():
+            raise StartError(errno.EMFILE, _FULL)
         self._reaping = threading.Lock()
         self._index, self._generation = keeper.table.claim()
         flags = _native.FLAG_DAEMON if process.daemon else 0
@@ -259,11 +268,11 @@ def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int], mask: set[i
         ending.prepare_exit_functions()
         _native.set_subreaper(True)  # what is below this child stays below it
         seat.table.enter(seat.index, _native.ASKED)
+        last_words = ending.LastWords(seat)
         if not _register(seat):
-            os._exit(code)  # the guard is gone, so is main: nothing may start any more
+            _refuse(process.name, seat, owner, last_words)
         seat.table.run(seat.index)
         bootstrap.say_started(seat)
-        last_words = ending.LastWords(seat)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = bootstrap.enter(seat, process, owner, last_words)
@@ -297,6 +306,20 @@ def _register(seat: Seat) -> bool:
     finally:
         os.close(pidfd)
         ours.close()
+
+
+def _refuse(name: str, seat: Seat, owner: tuple[int, int, int], last_words: Any) -> NoReturn:
+    """End a child that nobody would contain, and say why where somebody is left to hear it."""
+    error: StartError | KeeperLost
+    if seat.table.life(messages.GUARD_SLOT) != _native.LIFE_DIED:
+        error = StartError(errno.EMFILE, _FULL)
+    elif os.getppid() == owner[0]:
+        error = KeeperLost("the keeper of this program was killed; there is none to hold a child")
+    else:
+        os._exit(1)  # main is gone as well
+    os.write(2, f"procession: {name} was not started: {error}\n".encode("utf-8", "replace"))
+    last_words.raised(error)
+    os._exit(last_words.say(1))
 
 
 def _after_fork_in_child() -> None:

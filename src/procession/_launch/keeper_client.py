@@ -191,6 +191,11 @@ class Keeper:
             or self.table.state(slot, self._guard_generation) == _native.FREE  # there is a new one
         )
 
+    def require(self) -> None:
+        """Raise the one error of a keeper that is of no use any more; nothing where it is."""
+        with self._lock:
+            self._check()
+
     def _check(self) -> None:
         for fd, inode in self._inodes.items():
             if _inode(fd) != inode:
@@ -280,6 +285,7 @@ class Keeper:
 
         Raises:
             KeeperLost: There is no guard left that could know.
+            OSError: It has no descriptor left to answer by; it may have one later.
         """
         ours, theirs = channel.message_pair()
         with ours:
@@ -290,6 +296,12 @@ class Keeper:
             except OSError as error:
                 raise KeeperLost("the keeper that held what was asked for was killed") from error
         if answer is None:
+            if not self.guard_is_dead():
+                raise OSError(
+                    errno.EMFILE,
+                    "the keeper of this program has no free descriptor to answer by (its limit is "
+                    "the hard one, ulimit -Hn); ask again when it holds less",
+                )
             raise KeeperLost("the keeper that held what was asked for was killed")
         return answer
 

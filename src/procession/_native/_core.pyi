@@ -171,6 +171,10 @@ class Table:
         """(whom, since_ns) of the waits noted."""
     def code_ended(self, index: int, at_ns: int = ..., /) -> int:
         """When its code had ended and it began to exit, 0 for not yet; set if a time is given."""
+    def full(self) -> bool:
+        """Whether the guard has no room for one more forked child."""
+    def set_full(self, on: bool, /) -> None:
+        """Say so, or take it back."""
     def recorded(self) -> bool:
         """Whether the guard writes a recording, so that it is to be told more."""
     def set_recorded(self, on: bool, /) -> None:

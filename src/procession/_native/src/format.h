@@ -52,7 +52,7 @@
 #include <stdint.h>
 
 #define PN_MAGIC 0x314e4f4953534f50ull /* "POSSION1" in memory order */
-#define PN_FORMAT 3u
+#define PN_FORMAT 4u
 #define PN_TABLE_NAME "procession-table"
 #define PN_ENDINGS 3 /* reapers of one process at work at once: zygote, guard, owner */
 #define PN_NAME_SIZE 96 /* texts are UTF-8 and end with a zero byte */
@@ -95,7 +95,8 @@ union pn_life_word {
 
 struct pn_slot {
     _Atomic uint64_t word;          /*   0  above; futex in its low half */
-    _Atomic uint64_t flags;         /*   8  generation << 32 | enum pn_flag */
+    _Atomic uint64_t flags;         /*   8  generation << 32 | mark << 8 | enum pn_flag; the mark of a
+                                            forked child: 24 bits of its guard's generation */
     _Atomic uint64_t blame;         /*  16  pid << 32 | signal: who of this program sent which last */
     _Atomic uint64_t owner;         /*  24  its starter: generation << 32 | slot */
     _Atomic uint64_t start_time;    /*  32  clock ticks since boot (proc_pid_stat(5), field 22) */
@@ -130,7 +131,8 @@ struct pn_table {
     _Atomic uint64_t ended_count; /*  40  ends so far, or a little less: the killed do not count */
     uint64_t inode;               /*  48  of its memfd, as /proc/pid/maps shows it */
     unsigned char id[16];         /*  56  random: the same table, whoever maps it */
-    unsigned char spare2[632];    /*  72 */
+    _Atomic uint32_t full;        /*  72  the guard has no room for one more forked child */
+    unsigned char spare2[628];    /*  76 */
     struct pn_slot slots[];       /* 704 */
 };
 
@@ -178,6 +180,7 @@ PN_AT(struct pn_table, recorded, 36);
 PN_AT(struct pn_table, ended_count, 40);
 PN_AT(struct pn_table, inode, 48);
 PN_AT(struct pn_table, id, 56);
+PN_AT(struct pn_table, full, 72);
 PN_AT(struct pn_table, slots, 704);
 
 /* A lock inside an atomic would be one more thing that a SIGKILL leaves locked. */

@@ -490,6 +490,21 @@ static PyObject *table_recorded(PyObject *object, PyObject *unused)
     return PyBool_FromLong((long)PN_GET(((Table *)object)->table->recorded));
 }
 
+static PyObject *table_full(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong((long)PN_GET(((Table *)object)->table->full));
+}
+
+static PyObject *table_set_full(PyObject *object, PyObject *args)
+{
+    int on = 0;
+    if (!PyArg_ParseTuple(args, "p:set_full", &on))
+        return NULL;
+    atomic_store(&((Table *)object)->table->full, (uint32_t)on);
+    Py_RETURN_NONE;
+}
+
 static PyObject *table_set_recorded(PyObject *object, PyObject *args)
 {
     int on;
@@ -566,6 +581,8 @@ static PyMethodDef table_methods[] = {
     {"waits", table_waits, METH_VARARGS, NULL},
     {"joined_since", table_joined_since, METH_VARARGS, NULL},
     {"code_ended", table_code_ended, METH_VARARGS, NULL},
+    {"full", table_full, METH_NOARGS, NULL},
+    {"set_full", table_set_full, METH_VARARGS, NULL},
     {"recorded", table_recorded, METH_NOARGS, NULL},
     {"set_recorded", table_set_recorded, METH_VARARGS, NULL},
     {"life", table_life, METH_VARARGS, NULL},
