@@ -235,7 +235,7 @@ NO_ROOM = """
 import resource, sys, time
 import procession
 
-resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+resource.setrlimit(resource.RLIMIT_NOFILE, (140, 140))
 context = procession.get_context("fork")
 processes = []
 try:
@@ -260,7 +260,7 @@ while True:  # the guard hears of their ends a moment later
     else:
         break
 process.join()
-print(process.exitcode, 220 < len(processes) < 300)
+print(process.exitcode, 80 < len(processes) < 140)
 for process in processes:
     process.kill()
 """

@@ -281,7 +281,7 @@ class Guard:
         return False
 
     def _drain_door(self) -> None:
-        while (received := _receive_now(self._door)) is not None:
+        while (received := _receive_now(self._door, self._look_for_room)) is not None:
             self._act_on(*received)
         if self._table.full():
             self._look_for_room()
@@ -495,15 +495,22 @@ class Guard:
         self._drain_zygote(zygote)
 
 
-def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | None:
-    """A message that is there already, or ``None``."""
+def _receive_now(
+    sock: channel.Socket, on_loss: Callable[[], object] = bool
+) -> tuple[tuple[Any, ...], list[int]] | None:
+    """A message that is there already, or ``None``.
+
+    Args:
+        sock: A channel.
+        on_loss: Called when one was lost for want of descriptors.
+    """
     while True:
         try:
             return channel.receive(sock, channel.DONT_WAIT)
         except BlockingIOError:
             return None
         except channel.TooManyDescriptors:
-            continue  # whoever sent them is told when it asks for an answer
+            on_loss()  # whoever sent them is told when it asks for an answer
 
 
 def _is_readable(fd: int) -> bool:
