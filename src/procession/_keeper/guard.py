@@ -396,6 +396,12 @@ class Guard:
         """Whether main ended, or became another program by exec."""
         if _is_readable(self._main_pidfd):
             return True
+        # The kernel marks the life word of a thread that ends, and then it is on its way out, or
+        # that executes another program; its memory may be the old one's for a moment yet.
+        marked = self._table.life(messages.MAIN_SLOT) == _native.LIFE_DIED
+        status = procfs.stat(self._main_pid, self._main_pid) if marked else None
+        if status is not None and not status.flags & procfs.PF_EXITING and status.state not in "ZX":
+            return True
         try:
             if procfs.is_ending(self._main_pid):
                 return True
