@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ForkedThreadsWarning,
         GroupCancelled,
         GroupTimeout,
+        ItemLostWarning,
         KeeperLost,
         OwnerDied,
         OwnerDiedWarning,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         StartError,
         StillRunning,
         WorkerDied,
+        WritersGone,
     )
     from procession.executor import ProcessPoolExecutor, map
     from procession.group import ProcessGroup
@@ -95,6 +97,8 @@ _FROM_MODULES = {
     "GroupTimeout": "errors",
     "KeeperLost": "errors",
     "WorkerDied": "errors",
+    "WritersGone": "errors",
+    "ItemLostWarning": "errors",
     "PoolTerminated": "errors",
     "CallTimeout": "errors",
     "CallExited": "errors",

@@ -188,23 +188,30 @@ class _Context(BaseContext):
             typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context()
         )
 
-    def Queue(self, maxsize: int = 0, *, max_bytes: int | None = None) -> Any:
+    def Queue(
+        self, maxsize: int = 0, *, max_bytes: int | None = None, on_writers_gone: str = "proved"
+    ) -> Any:
         """A queue; see `procession.queues.Queue`."""
         from procession.queues import Queue
 
-        return Queue(maxsize, ctx=self.get_context(), max_bytes=max_bytes)
+        ctx = self.get_context()
+        return Queue(maxsize, ctx=ctx, max_bytes=max_bytes, on_writers_gone=on_writers_gone)
 
-    def JoinableQueue(self, maxsize: int = 0, *, max_bytes: int | None = None) -> Any:
+    def JoinableQueue(
+        self, maxsize: int = 0, *, max_bytes: int | None = None, on_writers_gone: str = "proved"
+    ) -> Any:
         """A queue that counts what is done; see `procession.queues.JoinableQueue`."""
         from procession.queues import JoinableQueue
 
-        return JoinableQueue(maxsize, ctx=self.get_context(), max_bytes=max_bytes)
+        ctx = self.get_context()
+        return JoinableQueue(maxsize, ctx=ctx, max_bytes=max_bytes, on_writers_gone=on_writers_gone)
 
-    def SimpleQueue(self, *, max_bytes: int | None = None) -> Any:
+    def SimpleQueue(self, *, max_bytes: int | None = None, on_writers_gone: str = "proved") -> Any:
         """A queue with the fewest methods; see `procession.queues.SimpleQueue`."""
         from procession.queues import SimpleQueue
 
-        return SimpleQueue(ctx=self.get_context(), max_bytes=max_bytes)
+        ctx = self.get_context()
+        return SimpleQueue(ctx=ctx, max_bytes=max_bytes, on_writers_gone=on_writers_gone)
 
     def freeze_support(self) -> None:
         """Nothing to do: children never execute a frozen program's own file by accident."""

@@ -15,6 +15,7 @@ __all__ = [
     "ForkedThreadsWarning",
     "GroupCancelled",
     "GroupTimeout",
+    "ItemLostWarning",
     "KeeperLost",
     "OwnerDied",
     "OwnerDiedWarning",
@@ -28,6 +29,7 @@ __all__ = [
     "StartError",
     "StillRunning",
     "WorkerDied",
+    "WritersGone",
 ]
 
 
@@ -180,6 +182,29 @@ class OwnerDied(ProcessionError, RuntimeError):
 
 class OwnerDiedWarning(RuntimeWarning):
     """Something shared was given back by a death, or left held by a process that has ended (G4)."""
+
+
+class WritersGone(ProcessionError, EOFError):
+    """Nobody is left who could put anything into the queue, so that `get` would wait for ever (G6).
+
+    Attributes:
+        endings: Name, pid and ending of those who had the queue, as far as they are known.
+    """
+
+    def __init__(self, endings: list[tuple[str, int, Ending]]) -> None:
+        super().__init__(endings)
+        self.endings = endings
+
+    def __str__(self) -> str:
+        text = "the queue is empty and nobody is left to put anything into it"
+        if not self.endings:
+            return f"{text}: no other process has it"
+        people = ", ".join(f"process {name!r} (pid {pid}) {end}" for name, pid, end in self.endings)
+        return f"{text}: {people}"
+
+
+class ItemLostWarning(RuntimeWarning):
+    """A process died between taking an item out of a queue and having it: the item is lost (G4)."""
 
 
 class ForkedThreadsWarning(DeprecationWarning):

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import copyreg
 import io
+import os
 import pickle
 import queue
+import signal
+import warnings
 from collections.abc import Iterator
 from multiprocessing import queues as _standard
 from multiprocessing import reduction
@@ -23,19 +26,23 @@ from procession import _native
 from procession._kernel import memory
 from procession._shared.descriptor import Descriptor
 from procession._shared.memory import Region, allocate
-from procession.errors import ProcessionError
+from procession._sync import deaths
+from procession.ending import Ending
+from procession.errors import ItemLostWarning, ProcessionError, WritersGone
+from procession.process import active_children
 
 if TYPE_CHECKING:
     _ShutDownBase = Exception
 else:  # new in 3.13: what handles `queue.ShutDown` there handles ours
     _ShutDownBase = getattr(queue, "ShutDown", Exception)
 
-__all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue"]
+__all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue", "WritersGone"]
 
 _ForkingPickler = reduction.ForkingPickler
 FAR = 128 * 1024
 """Bytes from which a buffer is not copied into the pickle of its item (src/module_ring.c)."""
 _MOST_APART = 150
+_MODES = ("proved", "raise", "wait")
 _HOOK = "_on_queue_feeder_error"
 """What a subclass may override to see to items that cannot be pickled."""
 
@@ -111,6 +118,14 @@ def _dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
     pickler.dispatch_table = _reducers.merged()
     pickler.dump(value)
     return (file.getbuffer(), *apart) if apart else file.getvalue()
+
+
+def _only_waits() -> bool:
+    """Whether nothing in this process can happen while its one thread waits, but for Ctrl-C."""
+    if len(os.listdir("/proc/self/task")) != 1:
+        return False
+    handlers = map(signal.getsignal, signal.valid_signals())
+    return all(one is signal.default_int_handler or not callable(one) for one in handlers)
 
 
 # --- the ends, as others see them ---------------------------------------------------------------
@@ -225,6 +240,11 @@ class _Ring(_native.Ring):
         maxsize: Items at most; 0 or less: no limit.
         max_bytes: Bytes of memory that its items may take; ``None``: a quarter of the memory that
             this program has. A put beyond that raises MemoryError and loses nothing.
+        on_writers_gone: When `get` raises WritersGone instead of waiting on. ``"proved"``: when
+            it would wait for ever, since it was given no timeout, all other processes that had
+            the queue have ended, it is on its way to nobody, and this process has no other thread
+            and no signal handler that might put. ``"raise"``: when no other process has it, nor
+            is to get it, whatever this process has. ``"wait"``: never.
     """
 
     _closed_error: type[Exception] = ValueError
@@ -233,20 +253,30 @@ class _Ring(_native.Ring):
         _maxsize: int
         _closed: bool
 
-    def _make(self, maxsize: int, max_bytes: int | None) -> None:
+    def _make(self, maxsize: int, max_bytes: int | None, on_writers_gone: str) -> None:
+        if on_writers_gone not in _MODES:
+            modes = ", ".join(map(repr, _MODES))
+            raise ValueError(f"on_writers_gone must be one of {modes}, got {on_writers_gone!r}")
         if max_bytes is None:
             max_bytes = memory.limit() // 4
         elif max_bytes < 4096:
             raise ValueError(f"max_bytes must be at least 4096, got {max_bytes!r}")
         region, offset = allocate(_native.RING_SIZE)
         fd, bell = self._create(region.memory, offset, max_bytes, max(maxsize, 0))
-        self._begin(maxsize, region, offset, Descriptor(fd), Descriptor(bell))
+        self._begin(maxsize, on_writers_gone, region, offset, Descriptor(fd), Descriptor(bell))
 
     def _begin(
-        self, maxsize: int, region: Region, offset: int, data: Descriptor, bell: Descriptor
+        self,
+        maxsize: int,
+        on_writers_gone: str,
+        region: Region,
+        offset: int,
+        data: Descriptor,
+        bell: Descriptor,
     ) -> None:
         self._open(region.table, region.memory, offset, data.fd, bell.fd)
         self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
+        self._on_writers_gone = on_writers_gone
         self._shared = (region, offset, data, bell)
         self._closed_ends: set[str] = set()
         self._closed = False
@@ -262,7 +292,7 @@ class _Ring(_native.Ring):
     def __getstate__(self) -> Any:
         if not self._is_open():
             raise ValueError(f"Queue {self!r} is closed")
-        return self._maxsize, *self._shared
+        return self._maxsize, self._on_writers_gone, *self._shared
 
     def __setstate__(self, state: Any) -> None:
         self._begin(*state)
@@ -276,6 +306,39 @@ class _Ring(_native.Ring):
     def empty(self) -> bool:
         """Whether there was no item a moment ago."""
         return self.qsize() == 0
+
+    @property
+    def lost(self) -> int:
+        """Items that died in the hands of a process which was taking them."""
+        self._report_lost()
+        return self._stat()[5]
+
+    def _report_lost(self) -> None:
+        while (found := self._reap()) is not None:
+            count, index, generation = found
+            name, pid, ending = self._who(index, generation)
+            warnings.warn(
+                f"{deaths.person(name, pid)} {deaths.past(ending)} while it took "
+                f"{'an item' if count == 1 else f'{count} items'} of this queue: lost",
+                ItemLostWarning,
+                stacklevel=3,
+            )
+
+    def _idle(self, forever: bool) -> None:
+        """A get has waited for a while."""
+        self._report_lost()
+        if self._on_writers_gone == "wait" or not (
+            self._on_writers_gone == "raise" or (forever and _only_waits())
+        ):
+            return
+        if self._is_alone():
+            me = self._shared[0].table.me()
+            others = [self._who(*user) for user in self._users() if user != me]
+            raise WritersGone([other for other in others if other[1]])
+
+    def _who(self, index: int, generation: int) -> tuple[str, int, Ending]:
+        active_children()  # what was forked from here is reaped by us
+        return deaths.who(self._shared[0].table, index, generation)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Let nothing in any more: `put` raises ShutDown, and `get` does once it is empty.
@@ -300,8 +363,15 @@ class _Ring(_native.Ring):
 class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
     """A queue between processes, first in, first out."""
 
-    def __init__(self, maxsize: int = 0, *, ctx: Any, max_bytes: int | None = None) -> None:
-        self._make(maxsize, max_bytes)
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: Any,
+        max_bytes: int | None = None,
+        on_writers_gone: str = "proved",
+    ) -> None:
+        self._make(maxsize, max_bytes, on_writers_gone)
 
     def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
         try:
@@ -351,8 +421,10 @@ class SimpleQueue(_Ring, _standard.SimpleQueue):  # type: ignore[type-arg]
 
     _closed_error = OSError
 
-    def __init__(self, *, ctx: Any, max_bytes: int | None = None) -> None:
-        self._make(0, max_bytes)
+    def __init__(
+        self, *, ctx: Any, max_bytes: int | None = None, on_writers_gone: str = "proved"
+    ) -> None:
+        self._make(0, max_bytes, on_writers_gone)
 
     def _poll(self, timeout: float | None = 0.0) -> bool:
         return self._wait_item(timeout)

@@ -22,6 +22,8 @@ CORE = [
     "wait",
     "gate",
     "extents",
+    "users",
+    "ring_room",
     "ring",
 ]
 DRIVERS = Path(__file__).parent / "drivers"
@@ -47,6 +49,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             *["gcc", "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror"],
             "-DPN_EXTENTS=5",
+            "-DPN_USERS=3",
             f"-I{SOURCES}",
             f"-I{DRIVERS}",
             str(DRIVERS / "ring_step.c"),

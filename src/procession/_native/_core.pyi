@@ -323,7 +323,8 @@ class Extent:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Ring:
-    """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's.
+    """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's, and so is
+    `_idle`, which a get that waits calls from time to time.
 
     Layout and what a death leaves behind: src/ring.h. Once it is closed, `_closed_error` of the
     object is raised.
@@ -379,8 +380,16 @@ class Ring:
         """Let nothing in any more; `immediate`: and drop what is in it."""
     def _arm(self) -> int:
         """The bell's descriptor, which from now on is readable while there are items."""
-    def _stat(self) -> tuple[int, int, int, int, int]:
-        """Items, unfinished ones, flags (1: shut down), bytes of memory in use and at most."""
+    def _is_alone(self) -> bool:
+        """Whether it is empty, and no other process has it or is about to get it; in doubt: no."""
+    def _reap(self) -> tuple[int, int, int] | None:
+        """Items that died in somebody's hands, counted now, and whose: slot, generation."""
+    def _users(self) -> list[tuple[int, int]]:
+        """Slot and generation of processes that have or had it."""
+    def _stat(self) -> tuple[int, int, int, int, int, int]:
+        """Items, unfinished ones, flags (1: shut down), bytes of memory in use and at most, items
+        that died in somebody's hands.
+        """
 
 def set_queue_types(
     empty: type[Exception],

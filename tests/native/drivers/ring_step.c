@@ -45,10 +45,12 @@ static int put(uint64_t number, size_t size, int64_t deadline)
 
 static int get(uint64_t *ret_number, int64_t deadline)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
     int result = pn_ring_get(&ring, &record, deadline);
     if (result != 0)
         return result;
+    if (record.user != NULL)
+        pn_user_has(record.user);
     CHECK(record.kind == 7 && record.size >= 8, "killed after %ld steps", killed_at);
     memcpy(ret_number, record.bytes, 8);
     for (size_t n = 8; n < record.size; n++)
@@ -199,7 +201,7 @@ static void do_put(void)
 
 static void do_get(void)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
     (void)pn_ring_get(&ring, &record, PN_FOREVER);
 }
 
@@ -259,6 +261,10 @@ static void before_get(void)
 
 static void after_get(void)
 {
+    uint64_t owner, missing = next_number - first - pn_ring_count(&ring);
+    CHECK(pn_users_reap(&ring, &owner) == missing && pn_ring_lost(&ring) == missing,
+          "%lu missing, %lu lost; killed after %ld steps", (unsigned long)missing,
+          (unsigned long)pn_ring_lost(&ring), killed_at);
     drain(1, 0);
     use();
 }
@@ -379,7 +385,7 @@ static int put_far(uint64_t number)
 
 static int get_far(uint64_t *ret_number)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0};
+    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
     int result = pn_ring_get(&ring, &record, soon());
     if (result != 0)
         return result;

@@ -19,6 +19,7 @@
 
 struct pn_holds {
     int fd;      /* of the description */
+    int map_fd;  /* of another, for mappings, which would keep this one */
     int next_fd; /* over a fork: the parent's new one; -1: there is none */
     int pinned;  /* a copy has the same description: what is held stays so until both have ended */
     size_t users;
@@ -29,7 +30,7 @@ struct pn_holds {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of this process's threads */
 static struct pn_holds *all;
 
-static int open_again(int fd)
+int pn_open_again(int fd)
 {
     char path[40];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -48,7 +49,7 @@ static void before_fork(void)
 {
     (void)pthread_mutex_lock(&mutex);
     for (struct pn_holds *holds = all; holds != NULL; holds = holds->next) {
-        holds->next_fd = open_again(holds->fd);
+        holds->next_fd = pn_open_again(holds->fd);
         int failed = holds->next_fd < 0;
         for (uint32_t n = 0; !failed && n < PN_EXTENTS; n++)
             failed = holds->held[n] && set_lock(holds->next_fd, n, F_RDLCK) != 0;
@@ -94,12 +95,15 @@ struct pn_holds *pn_holds_open(int fd)
     registered = registered || error == 0;
     holds->next_fd = -1;
     holds->users = 1;
-    holds->fd = error == 0 ? open_again(fd) : -1;
-    if (holds->fd >= 0) {
+    holds->fd = error == 0 ? pn_open_again(fd) : -1;
+    holds->map_fd = holds->fd >= 0 ? pn_open_again(fd) : -1;
+    if (holds->map_fd >= 0) {
         holds->next = all;
         all = holds;
     } else {
         error = error == 0 ? errno : error;
+        if (holds->fd >= 0)
+            (void)close(holds->fd);
         free(holds);
         holds = NULL;
     }
@@ -124,6 +128,7 @@ void pn_holds_drop(struct pn_holds *holds)
             at = &(*at)->next;
         *at = holds->next;
         (void)close(holds->fd);
+        (void)close(holds->map_fd);
         free(holds);
     }
     (void)pthread_mutex_unlock(&mutex);
@@ -307,7 +312,7 @@ void pn_extent_release(struct pn_ring *ring, uint32_t extent)
 
 void *pn_extent_map(struct pn_ring *ring, uint32_t extent, size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, ring->fd,
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, ring->holds->map_fd,
                         (off_t)ring->head->extents[extent].offset);
     return memory == MAP_FAILED ? NULL : memory;
 }

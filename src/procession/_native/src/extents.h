@@ -5,8 +5,8 @@
  * as long as its record is in the ring, or somebody holds it: who is filling it, who has taken it.
  *
  * A hold is a lock (F_OFD_SETLK) on the byte of the file that has the extent's number, by a file
- * description that only this process has: the kernel takes it back with the process, however that ends, and after the memory
- * was unmapped. A fork makes the child hold what its parent holds, by a description of its own.
+ * description that only this process has: the kernel takes it back with the process, however that
+ * ends, and after the memory was unmapped. A fork makes the child hold what its parent holds, by a description of its own.
  *
  * The table lies behind the ring's head and is changed with its lock only. `put` is the number of
  * the put whose record names the extent: it is in the ring if puts - count < put <= puts. It is
@@ -39,6 +39,9 @@ struct pn_ring;
 struct pn_holds *pn_holds_open(int fd);
 void pn_holds_keep(struct pn_holds *holds);
 void pn_holds_drop(struct pn_holds *holds);
+
+/* A new description of the same file; -1 with errno set. */
+int pn_open_again(int fd);
 
 /* 0 or -errno. */
 int pn_hold(struct pn_holds *holds, uint32_t extent);

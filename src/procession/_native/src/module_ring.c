@@ -1,37 +1,20 @@
 /* The class Ring: what a queue does, but for pickling. What each method promises is said in
  * _core.pyi. */
-#include "module.h"
+#define _GNU_SOURCE
+#include "module_ring.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "codec.h"
-#include "ring.h"
 #include "table.h"
+
+struct pn_queue_types pn_queue_types;
 
 #define QUICK 32768        /* bytes that are copied with the GIL held: some microseconds */
 #define SLICE_NS 1000000000 /* a signal that comes just before we sleep is handled this late */
-
-#define FAR 131072 /* bytes from which an item goes through an extent */
-#define MOST_BUFFERS 200
-
-enum kind { PLAIN, BYTES, PICKLE };
-
-typedef struct {
-    PyObject_HEAD
-    struct pn_ring ring;
-    PyObject *table, *memory; /* what `ring` points into */
-    int open;
-    int closed; /* by this process's user */
-    int users;  /* threads inside without the GIL */
-} Ring;
-
-static struct {
-    PyObject *empty, *full, *shut_down, *extent;
-} python; /* set once by `set_queue_types` */
+#define FIRST_SLICE_NS 50000000 /* of a get, which looks at its end whether anybody is left to put */
 
 /* --- made, mapped, closed --- */
 
@@ -119,68 +102,6 @@ static PyObject *ring_close(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* --- an extent's memory, as long as somebody uses it --- */
-
-typedef struct {
-    PyObject_HEAD
-    struct pn_holds *holds;
-    uint32_t extent;
-    unsigned char *bytes;
-    size_t size;
-} Extent;
-
-static void extent_dealloc(PyObject *object)
-{
-    Extent *self = (Extent *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    if (self->bytes != NULL)
-        (void)munmap(self->bytes, self->size);
-    pn_unhold(self->holds, self->extent); /* only now may others write there */
-    pn_holds_drop(self->holds);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
-static int extent_buffer(PyObject *object, Py_buffer *view, int flags)
-{
-    Extent *self = (Extent *)object;
-    return PyBuffer_FillInfo(view, object, self->bytes, (Py_ssize_t)self->size, 0, flags);
-}
-
-static PyType_Slot extent_slots[] = {
-    {Py_tp_dealloc, extent_dealloc},
-    {Py_bf_getbuffer, extent_buffer},
-    {0, NULL},
-};
-
-PyType_Spec pn_extent_spec = {
-    .name = "procession._native._core.Extent",
-    .basicsize = sizeof(Extent),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = extent_slots,
-};
-
-/* What this process holds, mapped; the hold is the object's, or let go of when there is none. */
-static PyObject *map_extent(Ring *self, uint32_t extent, size_t size)
-{
-    PyTypeObject *type = (PyTypeObject *)python.extent;
-    Extent *object = (Extent *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-    if (object == NULL) {
-        pn_extent_release(&self->ring, extent);
-        return NULL;
-    }
-    object->holds = self->ring.holds;
-    pn_holds_keep(object->holds);
-    object->extent = extent;
-    object->bytes = pn_extent_map(&self->ring, extent, size);
-    object->size = size;
-    if (object->bytes == NULL) {
-        Py_DECREF(object);
-        return PyErr_NoMemory();
-    }
-    return (PyObject *)object;
-}
-
 /* --- going in and out --- */
 
 static int refuse(Ring *self)
@@ -198,21 +119,10 @@ static int is_open(Ring *self)
     return self->open || refuse(self);
 }
 
-/* Whether items may go in and out. */
-static int enter(Ring *self)
+int pn_ring_enter(Ring *self)
 {
     return (self->open && !self->closed) || refuse(self);
 }
-
-/* Call the core without the GIL, again after every signal. */
-#define WITHOUT_GIL(self, result, call)                                                            \
-    do {                                                                                           \
-        (self)->users++;                                                                           \
-        Py_BEGIN_ALLOW_THREADS                                                                     \
-        result = call;                                                                             \
-        Py_END_ALLOW_THREADS                                                                       \
-        (self)->users--;                                                                           \
-    } while (0)
 
 static int64_t deadline_of(PyObject *block, PyObject *timeout, int64_t *ret_deadline)
 {
@@ -240,9 +150,9 @@ static int64_t deadline_of(PyObject *block, PyObject *timeout, int64_t *ret_dead
 }
 
 /* A slice of a wait: the next look at Python's signals. */
-static int64_t slice_of(int64_t deadline)
+static int64_t slice_of(int64_t deadline, int64_t length)
 {
-    int64_t slice = pn_now_ns() + SLICE_NS;
+    int64_t slice = pn_now_ns() + length;
     return deadline == PN_FOREVER || deadline > slice ? slice : deadline;
 }
 
@@ -263,7 +173,7 @@ static PyObject *raise(Ring *self, int result, PyObject *nothing)
         return NULL;
     }
     if (result == -ESHUTDOWN) {
-        PyErr_SetNone(python.shut_down);
+        PyErr_SetNone(pn_queue_types.shut_down);
         return NULL;
     }
     if (result == -ENOBUFS)
@@ -280,7 +190,7 @@ static PyObject *raise(Ring *self, int result, PyObject *nothing)
 
 /* --- put --- */
 
-static int put_parts(Ring *self, unsigned int kind, const struct pn_part *parts, size_t count,
+int pn_ring_put_parts(Ring *self, unsigned int kind, const struct pn_part *parts, size_t count,
                      int64_t deadline)
 {
     size_t size = 0;
@@ -294,7 +204,7 @@ static int put_parts(Ring *self, unsigned int kind, const struct pn_part *parts,
     if (result == -EAGAIN && deadline == 0)
         return result;
     for (;;) {
-        int64_t slice = slice_of(deadline);
+        int64_t slice = slice_of(deadline, SLICE_NS);
         WITHOUT_GIL(self, result,
                     pn_ring_put(&self->ring, (unsigned char)kind, parts, count, slice));
         int more = goes_on(result, deadline);
@@ -303,122 +213,14 @@ static int put_parts(Ring *self, unsigned int kind, const struct pn_part *parts,
     }
 }
 
-/* A far record: which extent, and which parts are in it, one after the other. */
-struct far {
-    uint32_t extent, count;
-    uint64_t sizes[MOST_BUFFERS + 1];
-};
-
-#define ROUND(size) (((size) + 63) & ~(uint64_t)63) /* parts begin where numpy likes it */
-
-/* Put parts by an extent. -ENOTSUP: that cannot be, and the ring may do. */
-static int put_far(Ring *self, enum kind kind, const struct pn_part *parts, size_t count,
-                   int64_t deadline)
-{
-    struct far far = {0, (uint32_t)count, {0}};
-    uint64_t total = 0;
-    int result;
-    for (size_t n = 0; n < count; n++) {
-        far.sizes[n] = parts[n].size;
-        total += ROUND(parts[n].size);
-    }
-    self->users++;
-    Py_BEGIN_ALLOW_THREADS
-    result = pn_extent_reserve(&self->ring, total, &far.extent);
-    if (result == 0) {
-        uint64_t at = 0;
-        for (size_t n = 0; result == 0 && n < count; n++) {
-            result = pn_extent_write(&self->ring, far.extent, at, parts[n].bytes, parts[n].size);
-            at += ROUND(parts[n].size);
-        }
-        if (result != 0)
-            pn_extent_release(&self->ring, far.extent);
-    }
-    Py_END_ALLOW_THREADS
-    self->users--;
-    if (result != 0)
-        return -ENOTSUP;
-    struct pn_part part = {&far, offsetof(struct far, sizes) + count * sizeof far.sizes[0]};
-    result = put_parts(self, kind | PN_RING_FAR, &part, 1, deadline);
-    pn_extent_release(&self->ring, far.extent);
-    return result == -ENOBUFS ? -ENOTSUP : result; /* it left no room for the ring */
-}
-
-static int put_bytes(Ring *self, enum kind kind, PyObject *bytes, int64_t deadline)
-{
-    struct pn_part part = {PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes)};
-    int result = -ENOTSUP;
-    if (part.size >= FAR)
-        result = put_far(self, kind, &part, 1, deadline);
-    return result == -ENOTSUP ? put_parts(self, kind, &part, 1, deadline) : result;
-}
-
-/* Put a pickle and its buffers: a tuple of bytes-like objects. */
-static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline)
-{
-    Py_ssize_t count = PyTuple_Size(pieces), got = 0;
-    int result = -ENOTSUP;
-    if (count > MOST_BUFFERS)
-        return result;
-    Py_buffer views[MOST_BUFFERS];
-    struct pn_part parts[MOST_BUFFERS];
-    for (; got < count; got++) {
-        if (PyObject_GetBuffer(PyTuple_GetItem(pieces, got), &views[got], PyBUF_SIMPLE) != 0)
-            break;
-        parts[got] = (struct pn_part){views[got].buf, (size_t)views[got].len};
-    }
-    result = got < count ? -ECANCELED : put_far(self, PICKLE, parts, (size_t)count, deadline);
-    while (got > 0)
-        PyBuffer_Release(&views[--got]);
-    return result;
-}
-
-/* Pickle is Python's code, which may do anything: nothing of the ring is held meanwhile. */
-static int put_pickled(Ring *self, PyObject *value, int64_t deadline)
-{
-    PyObject *pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(O)", value);
-    int result = -ECANCELED;
-    if (pickle != NULL && PyTuple_Check(pickle)) {
-        if (enter(self))
-            result = put_buffers(self, pickle, deadline);
-        Py_DECREF(pickle);
-        if (result != -ENOTSUP)
-            return result;
-        result = -ECANCELED;
-        pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(Oi)", value, 0);
-    }
-    if (pickle == Py_None)
-        result = 0; /* it cannot be pickled, and was seen to */
-    else if (pickle != NULL && !PyBytes_Check(pickle))
-        PyErr_SetString(PyExc_TypeError, "_dumps() must return bytes");
-    else if (pickle != NULL && enter(self))
-        result = put_bytes(self, PICKLE, pickle, deadline);
-    Py_XDECREF(pickle);
-    return result;
-}
-
 static PyObject *put_value(Ring *self, PyObject *value, int64_t deadline)
 {
-    if (!enter(self))
+    if (!pn_ring_enter(self))
         return NULL;
-    int result = -ECANCELED; /* an exception is set */
-    if (Py_TYPE(value) == &PyBytes_Type) {
-        result = put_bytes(self, BYTES, value, deadline);
-    } else {
-        struct pn_buffer buffer;
-        pn_buffer_begin(&buffer);
-        int plain = pn_encode(&buffer, value);
-        if (plain == 1) {
-            struct pn_part part = {buffer.bytes, buffer.size};
-            result = put_parts(self, PLAIN, &part, 1, deadline);
-        }
-        pn_buffer_end(&buffer);
-        if (plain == 0)
-            result = put_pickled(self, value, deadline);
-    }
+    int result = pn_item_put(self, value, deadline);
     PyObject *answer = result == 0            ? Py_NewRef(Py_None)
                        : result == -ECANCELED ? NULL
-                                              : raise(self, result, python.full);
+                                              : raise(self, result, pn_queue_types.full);
     if (self->closed)
         close_unused(self);
     return answer;
@@ -477,100 +279,44 @@ static PyObject *ring_put_nowait(PyObject *object, PyObject *value)
 
 /* --- get --- */
 
-/* A slice of an extent, as a memoryview. */
-static PyObject *part_of(PyObject *whole, uint64_t from, uint64_t size)
+/* Nothing comes: so nothing is to be ready for it; and who should put may be gone. */
+static int idle(Ring *self, int64_t deadline, int long_enough)
 {
-    PyObject *slice = NULL, *first = PyLong_FromUnsignedLongLong(from);
-    PyObject *end = PyLong_FromUnsignedLongLong(from + size);
-    if (first != NULL && end != NULL)
-        slice = PySlice_New(first, end, NULL);
-    PyObject *part = slice == NULL ? NULL : PyObject_GetItem(whole, slice);
-    Py_XDECREF(slice);
-    Py_XDECREF(first);
-    Py_XDECREF(end);
-    return part;
-}
-
-/* The value of a far record. */
-static PyObject *far_value(Ring *self, const struct pn_record *record)
-{
-    struct far far = {0};
-    memcpy(&far, record->bytes, record->size < sizeof far ? record->size : sizeof far);
-    uint64_t total = 0;
-    for (uint32_t n = 0; n < far.count && n <= MOST_BUFFERS; n++)
-        total += ROUND(far.sizes[n]);
-    PyObject *extent = map_extent(self, far.extent, total);
-    if (extent == NULL)
-        return NULL;
-    if ((record->kind & ~PN_RING_FAR) == BYTES) {
-        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)far.sizes[0]);
-        if (bytes != NULL) {
-            char *to = PyBytes_AsString(bytes);
-            Py_BEGIN_ALLOW_THREADS
-            memcpy(to, ((Extent *)extent)->bytes, far.sizes[0]);
-            Py_END_ALLOW_THREADS
-        }
-        Py_DECREF(extent);
-        return bytes;
-    }
-    PyObject *whole = PyMemoryView_FromObject(extent), *value = NULL;
-    Py_DECREF(extent);
-    PyObject *pickle = whole == NULL ? NULL : part_of(whole, 0, far.sizes[0]);
-    PyObject *buffers = pickle == NULL ? NULL : PyList_New(0);
-    uint64_t at = ROUND(far.sizes[0]);
-    for (uint32_t n = 1; buffers != NULL && n < far.count && n <= MOST_BUFFERS; n++) {
-        PyObject *part = part_of(whole, at, far.sizes[n]);
-        at += ROUND(far.sizes[n]);
-        if (part == NULL || PyList_Append(buffers, part) != 0)
-            Py_CLEAR(buffers);
-        Py_XDECREF(part);
-    }
-    if (buffers != NULL)
-        value = PyObject_CallMethod((PyObject *)self, "_loads", "(OO)", pickle, buffers);
-    Py_XDECREF(buffers);
-    Py_XDECREF(pickle);
-    Py_XDECREF(whole);
-    return value;
-}
-
-static PyObject *value_of(PyObject *object, const struct pn_record *record)
-{
-    if (record->kind & PN_RING_FAR)
-        return far_value((Ring *)object, record);
-    if (record->kind == PLAIN)
-        return pn_decode(record->bytes, record->size);
-    PyObject *bytes =
-        PyBytes_FromStringAndSize((const char *)record->bytes, (Py_ssize_t)record->size);
-    if (record->kind == BYTES || bytes == NULL)
-        return bytes;
-    PyObject *value = PyObject_CallMethod(object, "_loads", "(O)", bytes);
-    Py_DECREF(bytes);
-    return value;
+    if (long_enough && self->ring.holds != NULL)
+        pn_extents_trim(&self->ring);
+    PyObject *done =
+        PyObject_CallMethod((PyObject *)self, "_idle", "(i)", deadline == PN_FOREVER);
+    Py_XDECREF(done);
+    return done != NULL;
 }
 
 static PyObject *get_value(Ring *self, int64_t deadline)
 {
-    if (!enter(self))
+    if (!pn_ring_enter(self))
         return NULL;
     unsigned char quick[4096];
-    struct pn_record record = {quick, 0, sizeof quick, 0, 0, 0};
+    struct pn_record record = {quick, 0, sizeof quick, 0, 0, 0, NULL};
     int result = pn_ring_get(&self->ring, &record, PN_RING_NOW);
     if (result == -EBUSY || result == -EMSGSIZE || (result == -EAGAIN && deadline != 0)) {
-        record = (struct pn_record){NULL, 0, 0, 1, 0, 0};
+        record = (struct pn_record){NULL, 0, 0, 1, 0, 0, NULL};
+        int64_t length = FIRST_SLICE_NS;
         int more;
         do {
-            int64_t slice = slice_of(deadline);
+            int64_t slice = slice_of(deadline, length);
+            length = length * 4 < SLICE_NS ? length * 4 : SLICE_NS;
             WITHOUT_GIL(self, result, pn_ring_get(&self->ring, &record, slice));
             more = goes_on(result, deadline);
-            if (more > 0 && result == -ETIMEDOUT && self->ring.holds != NULL)
-                pn_extents_trim(&self->ring); /* nothing comes, so nothing is to be ready for it */
+            if (more > 0 && result == -ETIMEDOUT && !idle(self, deadline, length == SLICE_NS))
+                more = -1;
         } while (more > 0);
         if (more < 0)
             result = -ECANCELED;
     }
-    PyObject *answer = result == 0            ? value_of((PyObject *)self, &record)
+    PyObject *answer = result == 0            ? pn_item_value(self, &record)
                        : result == -ECANCELED ? NULL
-                                              : raise(self, result, python.empty);
+                                              : raise(self, result, pn_queue_types.empty);
+    if (result == 0 && record.user != NULL)
+        pn_user_has(record.user);
     if (record.grows)
         free(record.bytes);
     if (self->closed)
@@ -607,7 +353,7 @@ static PyObject *ring_poll(PyObject *object, PyObject *args)
         deadline_of(NULL, timeout, &deadline) < 0)
         return NULL;
     do {
-        int64_t slice = slice_of(deadline);
+        int64_t slice = slice_of(deadline, SLICE_NS);
         WITHOUT_GIL(self, result, pn_ring_poll(&self->ring, slice));
         more = goes_on(result == 0 ? -ETIMEDOUT : result, deadline);
     } while (more > 0);
@@ -616,7 +362,7 @@ static PyObject *ring_poll(PyObject *object, PyObject *args)
     if (more < 0)
         return NULL;
     if (result < 0 && result != -ESHUTDOWN)
-        return raise(self, result, python.empty);
+        return raise(self, result, pn_queue_types.empty);
     return PyBool_FromLong(result != 0); /* after a shutdown a get does not wait, either */
 }
 
@@ -631,7 +377,7 @@ static PyObject *ring_task_done(PyObject *object, PyObject *unused)
     if (result == -ERANGE)
         return PyErr_Format(PyExc_ValueError, "task_done() called too many times");
     if (result < 0)
-        return raise(self, result, python.empty);
+        return raise(self, result, pn_queue_types.empty);
     Py_RETURN_NONE;
 }
 
@@ -645,14 +391,14 @@ static PyObject *ring_join(PyObject *object, PyObject *args)
         deadline_of(NULL, timeout, &deadline) < 0)
         return NULL;
     do {
-        int64_t slice = slice_of(deadline);
+        int64_t slice = slice_of(deadline, SLICE_NS);
         WITHOUT_GIL(self, result, pn_ring_join(&self->ring, slice));
         more = goes_on(result, deadline);
     } while (more > 0);
     if (more < 0)
         return NULL;
     if (result < 0 && result != -ETIMEDOUT)
-        return raise(self, result, python.empty);
+        return raise(self, result, pn_queue_types.empty);
     return PyBool_FromLong(result == 0);
 }
 
@@ -664,7 +410,7 @@ static PyObject *ring_shut(PyObject *object, PyObject *args)
         return NULL;
     WITHOUT_GIL(self, result, pn_ring_shut(&self->ring, immediate));
     if (result < 0)
-        return raise(self, result, python.empty);
+        return raise(self, result, pn_queue_types.empty);
     Py_RETURN_NONE;
 }
 
@@ -677,7 +423,7 @@ static PyObject *ring_arm(PyObject *object, PyObject *unused)
     int result;
     WITHOUT_GIL(self, result, pn_ring_arm(&self->ring));
     if (result < 0)
-        return raise(self, result, python.empty);
+        return raise(self, result, pn_queue_types.empty);
     return PyLong_FromLong(self->ring.bell);
 }
 
@@ -687,11 +433,56 @@ static PyObject *ring_stat(PyObject *object, PyObject *unused)
     Ring *self = (Ring *)object;
     if (!is_open(self))
         return NULL;
-    return Py_BuildValue("(KKIKK)", (unsigned long long)pn_ring_count(&self->ring),
+    return Py_BuildValue("(KKIKKK)", (unsigned long long)pn_ring_count(&self->ring),
                          (unsigned long long)pn_ring_unfinished(&self->ring),
                          (unsigned int)pn_ring_flags(&self->ring),
                          (unsigned long long)pn_ring_capacity(&self->ring),
-                         (unsigned long long)self->ring.head->budget);
+                         (unsigned long long)self->ring.head->budget,
+                         (unsigned long long)pn_ring_lost(&self->ring));
+}
+
+static PyObject *ring_is_alone(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Ring *self = (Ring *)object;
+    if (!is_open(self))
+        return NULL;
+    int alone;
+    WITHOUT_GIL(self, alone, pn_ring_is_alone(&self->ring));
+    return PyBool_FromLong(alone);
+}
+
+static PyObject *ring_reap(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Ring *self = (Ring *)object;
+    if (!is_open(self))
+        return NULL;
+    uint64_t lost, owner = 0;
+    WITHOUT_GIL(self, lost, pn_users_reap(&self->ring, &owner));
+    return lost == 0 ? Py_NewRef(Py_None)
+                     : Py_BuildValue("(KII)", (unsigned long long)lost, pn_owner_index(owner),
+                                     pn_owner_generation(owner));
+}
+
+static PyObject *ring_users(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Ring *self = (Ring *)object;
+    if (!is_open(self))
+        return NULL;
+    PyObject *list = PyList_New(0);
+    for (uint32_t n = 0; list != NULL && n < PN_USERS; n++) {
+        uint64_t owner = atomic_load(&self->ring.head->users[n].owner);
+        if (owner == 0)
+            continue;
+        PyObject *user =
+            Py_BuildValue("(II)", pn_owner_index(owner), pn_owner_generation(owner));
+        if (user == NULL || PyList_Append(list, user) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(user);
+    }
+    return list;
 }
 
 static PyObject *ring_is_open(PyObject *object, PyObject *unused)
@@ -713,14 +504,14 @@ PyObject *pn_set_queue_types(PyObject *module, PyObject *args)
     PyObject *empty, *full, *shut_down, *extent;
     if (!PyArg_ParseTuple(args, "OOOO:set_queue_types", &empty, &full, &shut_down, &extent))
         return NULL;
-    Py_XDECREF(python.extent);
-    python.extent = Py_NewRef(extent);
-    Py_XDECREF(python.empty);
-    Py_XDECREF(python.full);
-    Py_XDECREF(python.shut_down);
-    python.empty = Py_NewRef(empty);
-    python.full = Py_NewRef(full);
-    python.shut_down = Py_NewRef(shut_down);
+    Py_XDECREF(pn_queue_types.extent);
+    pn_queue_types.extent = Py_NewRef(extent);
+    Py_XDECREF(pn_queue_types.empty);
+    Py_XDECREF(pn_queue_types.full);
+    Py_XDECREF(pn_queue_types.shut_down);
+    pn_queue_types.empty = Py_NewRef(empty);
+    pn_queue_types.full = Py_NewRef(full);
+    pn_queue_types.shut_down = Py_NewRef(shut_down);
     Py_RETURN_NONE;
 }
 
@@ -741,6 +532,9 @@ static PyMethodDef ring_methods[] = {
     {"_shut", ring_shut, METH_VARARGS, NULL},
     {"_arm", ring_arm, METH_NOARGS, NULL},
     {"_stat", ring_stat, METH_NOARGS, NULL},
+    {"_is_alone", ring_is_alone, METH_NOARGS, NULL},
+    {"_reap", ring_reap, METH_NOARGS, NULL},
+    {"_users", ring_users, METH_NOARGS, NULL},
     {"_is_open", ring_is_open, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

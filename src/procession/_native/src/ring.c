@@ -2,129 +2,15 @@
 #define _GNU_SOURCE
 #include "ring.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "futex.h"
+#include "ring_room.h"
 #include "table.h"
-
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW) /* without them a stranger's ftruncate is our SIGBUS */
-#define FIRST ((uint64_t)64 * 1024)         /* bytes of data to begin with */
-#define SHRINK ((uint64_t)1024 * 1024)      /* an empty ring that is larger gives its memory back */
-#define STEP ((uint64_t)16 * 1024 * 1024)   /* allocated at once: a signal undoes a step */
-#define PAGE ((uint64_t)4096)
 
 #define RECORD_HEAD 8
 #define KIND_BITS 8
-
-/* --- made and mapped --- */
-
-int pn_ring_create(struct pn_ring_head *head, uint64_t budget, uint64_t maxsize, int *ret_fd,
-                   int *ret_bell)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && budget > limit.rlim_cur / 2)
-        budget = limit.rlim_cur / 2;
-    if (budget > INT64_MAX / 4)
-        budget = INT64_MAX / 4;
-    budget &= ~(PAGE - 1);
-    if (budget == 0)
-        return -EFBIG;
-    int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (bell < 0)
-        return -errno;
-    int fd = memfd_create(PN_RING_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    struct stat status;
-    if (fd < 0 || ftruncate(fd, (off_t)(2 * budget)) != 0 || fstat(fd, &status) != 0 ||
-        fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) != 0) {
-        int result = -errno;
-        if (fd >= 0)
-            (void)close(fd);
-        (void)close(bell);
-        return result;
-    }
-    head->format = PN_RING_FORMAT;
-    head->budget = budget;
-    head->maxsize = maxsize;
-    head->inode = (uint64_t)status.st_ino;
-    head->states[0].stretches = 1;
-    head->magic = PN_RING_MAGIC;
-    *ret_fd = fd;
-    *ret_bell = bell;
-    return 0;
-}
-
-/* Whether the descriptor is still the data's: code that daemonises closes and reuses numbers. */
-static int check_fd(const struct pn_ring *ring)
-{
-    struct stat status;
-    if (fstat(ring->fd, &status) != 0)
-        return -errno;
-    return (uint64_t)status.st_ino == ring->head->inode &&
-                   (uint64_t)status.st_size == 2 * ring->head->budget
-               ? 0
-               : -EBADF;
-}
-
-int pn_ring_open(struct pn_self *self, struct pn_ring_head *head, int fd, int bell,
-                 struct pn_ring *ret_ring)
-{
-    *ret_ring = (struct pn_ring){self, head, NULL, 0, fd, bell, NULL};
-    if (head->magic != PN_RING_MAGIC || head->format != PN_RING_FORMAT || check_fd(ret_ring) != 0)
-        return -EPROTO;
-    int seals = fcntl(fd, F_GET_SEALS);
-    return seals >= 0 && (seals & SEALS) == SEALS ? 0 : -EPROTO;
-}
-
-void pn_ring_close(struct pn_ring *ring)
-{
-    if (ring->data != NULL)
-        (void)munmap(ring->data, ring->mapped);
-    ring->data = NULL;
-    ring->mapped = 0;
-    if (ring->holds != NULL)
-        pn_holds_drop(ring->holds);
-    ring->holds = NULL;
-}
-
-/* Have the first `size` bytes of data mapped. Only with the lock. */
-static int map_data(struct pn_ring *ring, uint64_t size)
-{
-    if (size <= ring->mapped)
-        return 0;
-    int result = check_fd(ring);
-    if (result != 0)
-        return result;
-    uint64_t wanted = FIRST;
-    while (wanted < size)
-        wanted *= 2;
-    if (wanted > ring->head->budget)
-        wanted = ring->head->budget;
-    void *data;
-    for (;;) {
-        data = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
-        if (data != MAP_FAILED)
-            break;
-        if (wanted == size)
-            return -errno;
-        wanted = size; /* address space may be short, too (RLIMIT_AS) */
-    }
-    (void)madvise(data, wanted, MADV_DONTDUMP);
-    unsigned char *old = ring->data;
-    uint64_t old_size = ring->mapped;
-    /* a thread that forks now copies one or the other, and both are right */
-    ring->data = data;
-    atomic_signal_fence(memory_order_seq_cst);
-    ring->mapped = wanted;
-    if (old != NULL)
-        (void)munmap(old, old_size);
-    return 0;
-}
 
 /* --- state --- */
 
@@ -133,8 +19,7 @@ static const struct pn_ring_state *current(const struct pn_ring *ring)
     return &ring->head->states[atomic_load_explicit(&ring->head->commits, memory_order_acquire) & 1];
 }
 
-/* A copy of the current state, to be changed and committed. */
-static struct pn_ring_state *begin(struct pn_ring *ring)
+struct pn_ring_state *pn_ring_begin(struct pn_ring *ring)
 {
     uint32_t commits = atomic_load_explicit(&ring->head->commits, memory_order_relaxed);
     struct pn_ring_state *next = &ring->head->states[(commits + 1) & 1];
@@ -142,7 +27,7 @@ static struct pn_ring_state *begin(struct pn_ring *ring)
     return next;
 }
 
-static void commit(struct pn_ring *ring)
+void pn_ring_commit(struct pn_ring *ring)
 {
     uint32_t commits = atomic_load_explicit(&ring->head->commits, memory_order_relaxed);
     atomic_store_explicit(&ring->head->commits, commits + 1, memory_order_release);
@@ -189,6 +74,11 @@ uint64_t pn_ring_count(const struct pn_ring *ring)
 uint64_t pn_ring_unfinished(const struct pn_ring *ring)
 {
     return peek_unfinished(ring);
+}
+
+uint64_t pn_ring_lost(const struct pn_ring *ring)
+{
+    PEEK(ring, lost)
 }
 
 uint32_t pn_ring_flags(const struct pn_ring *ring)
@@ -246,16 +136,6 @@ static void put_bell_right(const struct pn_ring *ring)
 
 /* --- the lock --- */
 
-/* Give the memory of a large ring back. After the commit of a state that is empty. */
-static void shrink(struct pn_ring *ring)
-{
-    uint64_t capacity = current(ring)->capacity;
-    if (capacity == ring->head->budget || check_fd(ring) != 0)
-        return;
-    (void)fallocate(ring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                    (off_t)capacity, (off_t)(ring->head->budget - capacity));
-}
-
 /* 0, or -EBUSY if it is taken and `now`, or -ENOSPC, ...: this process has no identity. */
 static int lock(struct pn_ring *ring, int now)
 {
@@ -268,8 +148,9 @@ static int lock(struct pn_ring *ring, int now)
     if (result == -EOWNERDEAD) { /* it died after a commit, perhaps, with these still to do */
         put_bell_right(ring);
         pn_extents_repair(ring);
+        pn_users_repair(ring);
         if (current(ring)->count == 0)
-            shrink(ring);
+            pn_ring_shrink(ring);
         return 0;
     }
     return result;
@@ -292,7 +173,7 @@ void pn_ring_unlock(struct pn_ring *ring)
 
 int pn_ring_open_holds(struct pn_ring *ring)
 {
-    int result = check_fd(ring);
+    int result = pn_ring_check_fd(ring);
     if (result == 0 && ring->holds == NULL && (ring->holds = pn_holds_open(ring->fd)) == NULL)
         result = -errno;
     return result;
@@ -332,109 +213,6 @@ static int sleep_at(struct pn_ring *ring, struct pn_gate *gate, struct pn_ticket
     return slept == 0 || looks(ring) ? 0 : finish(ring, gate, ticket, NULL, 0, slept);
 }
 
-/* --- room --- */
-
-/* Have memory for the first `size` bytes of data. */
-static int grow(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size)
-{
-    int checked = check_fd(ring);
-    if (checked != 0)
-        return checked;
-    uint64_t had = next->capacity, wanted = had < FIRST ? FIRST : had;
-    while (wanted < size)
-        wanted *= 2;
-    uint64_t most = pn_extents_leave(ring, size);
-    if (size > most)
-        return -ENOBUFS;
-    if (wanted > most)
-        wanted = most;
-    for (;;) {
-        uint64_t at = had;
-        int result = 0;
-        while (at < wanted && result == 0) {
-            uint64_t step = wanted - at < STEP ? wanted - at : STEP;
-            if (fallocate(ring->fd, 0, (off_t)at, (off_t)step) == 0)
-                at += step;
-            else if (errno != EINTR)
-                result = -errno;
-        }
-        if (result == 0) {
-            result = map_data(ring, wanted);
-            if (result == 0) {
-                next->capacity = wanted;
-                return 0;
-            }
-        }
-        if (at > had) /* what it got and cannot use */
-            (void)fallocate(ring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                            (off_t)had, (off_t)(at - had));
-        uint64_t least = (size + PAGE - 1) & ~(PAGE - 1);
-        if (wanted <= least)
-            return result;
-        wanted = least; /* memory is short: no more than is needed */
-    }
-}
-
-/* Find room for `size` bytes behind the last record. */
-static int place(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size, uint64_t *ret_at)
-{
-    uint32_t last = next->stretches - 1;
-    uint64_t budget = ring->head->budget, end = next->to[last];
-    if (last == 1 && next->from[1] == 0) { /* it went on at the front, up to the oldest record */
-        if (end + size <= next->from[0]) {
-            next->to[1] = end + size;
-            *ret_at = end;
-            return 0;
-        }
-        end = next->to[0];
-        last = 2;
-        next->stretches = 3;
-        next->from[2] = next->to[2] = end;
-    }
-    if (end + size > next->capacity) {
-        /* where the front has room for a good while it goes on there, else the ring grows */
-        if (last == 0 && size <= next->from[0] &&
-            (next->from[0] >= next->capacity / 2 || end + size > budget)) {
-            next->stretches = 2;
-            next->from[1] = 0;
-            next->to[1] = size;
-            *ret_at = 0;
-            return 0;
-        }
-        if (end + size > budget)
-            return -ENOBUFS;
-        int result = grow(ring, next, end + size);
-        if (result != 0)
-            return result;
-    }
-    next->to[last] = end + size;
-    *ret_at = end;
-    return 0;
-}
-
-/* Take the oldest record's bytes out of the stretches. */
-static void advance(struct pn_ring_state *next, uint64_t size)
-{
-    next->from[0] += size;
-    while (next->stretches > 1 && next->from[0] == next->to[0]) {
-        for (uint32_t n = 1; n < next->stretches; n++) {
-            next->from[n - 1] = next->from[n];
-            next->to[n - 1] = next->to[n];
-        }
-        next->stretches--;
-    }
-    if (next->from[0] == next->to[0]) /* empty: the same few pages again, which are warm */
-        next->from[0] = next->to[0] = 0;
-}
-
-static int shrinks(struct pn_ring_state *next)
-{
-    if (next->count != 0 || next->capacity <= SHRINK)
-        return 0;
-    next->capacity = FIRST;
-    return 1;
-}
-
 /* --- put and get --- */
 
 static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts,
@@ -443,11 +221,12 @@ static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_
     uint64_t size = 0, at;
     for (size_t n = 0; n < count; n++)
         size += parts[n].size;
+    (void)pn_user_me(ring);
     uint64_t room = RECORD_HEAD + ((size + 7) & ~(uint64_t)7);
-    struct pn_ring_state *next = begin(ring);
-    int result = place(ring, next, room, &at);
+    struct pn_ring_state *next = pn_ring_begin(ring);
+    int result = pn_ring_place(ring, next, room, &at);
     if (result == 0)
-        result = map_data(ring, next->capacity);
+        result = pn_ring_map(ring, next->capacity);
     if (result != 0)
         return result;
     unsigned char *to = ring->data + at;
@@ -466,7 +245,7 @@ static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_
         memcpy(&extent, ring->data + at + RECORD_HEAD, sizeof extent);
         ring->head->extents[extent].put = next->puts;
     }
-    commit(ring);
+    pn_ring_commit(ring);
     if (next->count == 1 && atomic_load_explicit(&ring->head->bell_armed, memory_order_relaxed))
         ring_bell(ring);
     return 0;
@@ -496,7 +275,7 @@ int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *
 static int get_locked(struct pn_ring *ring, struct pn_record *record, int *ret_shrinks)
 {
     const struct pn_ring_state *now = current(ring);
-    int result = map_data(ring, now->capacity);
+    int result = pn_ring_map(ring, now->capacity);
     if (result != 0)
         return result;
     const unsigned char *from = ring->data + now->from[0];
@@ -522,11 +301,14 @@ static int get_locked(struct pn_ring *ring, struct pn_record *record, int *ret_s
         if (result != 0)
             return result;
     }
-    struct pn_ring_state *next = begin(ring);
-    advance(next, RECORD_HEAD + ((record->size + 7) & ~(uint64_t)7));
+    struct pn_ring_state *next = pn_ring_begin(ring);
+    pn_ring_advance(next, RECORD_HEAD + ((record->size + 7) & ~(uint64_t)7));
     next->count--;
-    *ret_shrinks = shrinks(next);
-    commit(ring);
+    *ret_shrinks = pn_ring_shrinks(next);
+    record->user = pn_user_me(ring);
+    if (record->user != NULL)
+        pn_user_takes(record->user, next->puts - next->count);
+    pn_ring_commit(ring);
     if (next->count == 0 && next->flags == 0 &&
         atomic_load_explicit(&ring->head->bell_armed, memory_order_relaxed))
         still_bell(ring);
@@ -550,7 +332,7 @@ int pn_ring_get(struct pn_ring *ring, struct pn_record *record, int64_t deadline
     if (result != 0)
         return finish(ring, &head->not_empty, &ticket, NULL, 0, result);
     if (shrinking)
-        shrink(ring);
+        pn_ring_shrink(ring);
     struct pn_wake wakes[2] = {pn_gate_open(&head->not_full, 0)};
     if (current(ring)->count != 0) /* the wake-up for it may have gone with a dead process */
         wakes[1] = pn_gate_open(&head->not_empty, 0);
@@ -590,8 +372,8 @@ int pn_ring_done(struct pn_ring *ring)
         return -ERANGE;
     }
     struct pn_wake joiners = {0};
-    begin(ring)->unfinished--;
-    commit(ring);
+    pn_ring_begin(ring)->unfinished--;
+    pn_ring_commit(ring);
     if (current(ring)->unfinished == 0)
         joiners = pn_gate_open(&ring->head->all_done, 1);
     unlock(ring);
@@ -621,18 +403,18 @@ int pn_ring_shut(struct pn_ring *ring, int immediate)
     int shrinking = 0, result = lock(ring, 0);
     if (result != 0)
         return result;
-    struct pn_ring_state *next = begin(ring);
+    struct pn_ring_state *next = pn_ring_begin(ring);
     next->flags |= PN_RING_SHUT;
     if (immediate) {
         next->unfinished -= next->count < next->unfinished ? next->count : next->unfinished;
         next->count = 0;
         next->stretches = 1;
         next->from[0] = next->to[0] = 0;
-        shrinking = shrinks(next);
+        shrinking = pn_ring_shrinks(next);
     }
-    commit(ring);
+    pn_ring_commit(ring);
     if (shrinking)
-        shrink(ring);
+        pn_ring_shrink(ring);
     if (immediate)
         pn_extents_trim_locked(ring);
     put_bell_right(ring);

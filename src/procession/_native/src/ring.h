@@ -31,9 +31,10 @@
 #include "extents.h"
 #include "gate.h"
 #include "mutex.h"
+#include "users.h"
 
 #define PN_RING_MAGIC 0x31474e4952534f50ull /* "POSRING1" in memory order */
-#define PN_RING_FORMAT 2u
+#define PN_RING_FORMAT 3u
 #define PN_RING_NAME "procession-queue"
 #define PN_RING_STRETCHES 3
 
@@ -50,7 +51,9 @@ struct pn_ring_state {
     uint64_t count;                   /* 64  records */
     uint64_t unfinished;              /* 72  records put and not yet reported as done */
     uint64_t puts;                    /* 80  so far */
-    uint64_t spare[5];                /* 88 */
+    uint64_t lost;                    /* 88  records that died in somebody's hands (users.h) */
+    uint64_t clearing;                /* 96  whose entry is to be cleared for it, + 1; 0: none */
+    uint64_t spare[3];                /* 104 */
 };
 
 struct pn_ring_head {
@@ -59,7 +62,8 @@ struct pn_ring_head {
     _Atomic uint32_t bell_armed;     /*   12 */
     uint64_t budget;                 /*   16  bytes of memory at most, half the file's size */
     uint64_t maxsize;                /*   24  records at most; 0: as many as fit */
-    unsigned char spare[32];         /*   32 */
+    _Atomic uint32_t uncounted;      /*   32  who has the ring is in doubt (users.h) */
+    unsigned char spare[28];         /*   36 */
     struct pn_mutex lock;            /*   64 */
     unsigned char spare1[40];        /*   88 */
     _Atomic uint32_t commits;        /*  128  states[commits & 1] is current */
@@ -72,7 +76,8 @@ struct pn_ring_head {
     struct pn_gate all_done;         /*  576  unfinished is 0 */
     uint64_t inode;                  /*  608  of the data, so that a descriptor is known again */
     unsigned char spare5[24];        /*  616 */
-    struct pn_extent extents[PN_EXTENTS]; /* 640 */
+    struct pn_user users[PN_USERS];  /*  640 */
+    struct pn_extent extents[PN_EXTENTS]; /* 2688 */
 };
 
 #define PN_RING_AT(type, member, offset) \
@@ -85,6 +90,8 @@ PN_RING_AT(struct pn_ring_state, capacity, 56);
 PN_RING_AT(struct pn_ring_state, count, 64);
 PN_RING_AT(struct pn_ring_state, unfinished, 72);
 PN_RING_AT(struct pn_ring_state, puts, 80);
+PN_RING_AT(struct pn_ring_state, lost, 88);
+PN_RING_AT(struct pn_ring_state, clearing, 96);
 _Static_assert(sizeof(struct pn_ring_state) == 128, "two cache lines: bump PN_RING_FORMAT with it");
 PN_RING_AT(struct pn_ring_head, magic, 0);
 PN_RING_AT(struct pn_ring_head, format, 8);
@@ -98,7 +105,12 @@ PN_RING_AT(struct pn_ring_head, not_empty, 448);
 PN_RING_AT(struct pn_ring_head, not_full, 512);
 PN_RING_AT(struct pn_ring_head, all_done, 576);
 PN_RING_AT(struct pn_ring_head, inode, 608);
-PN_RING_AT(struct pn_ring_head, extents, 640);
+PN_RING_AT(struct pn_ring_head, uncounted, 32);
+PN_RING_AT(struct pn_ring_head, users, 640);
+PN_RING_AT(struct pn_ring_head, extents, 640 + 32 * PN_USERS);
+PN_RING_AT(struct pn_user, owner, 0);
+PN_RING_AT(struct pn_user, hands, 8);
+_Static_assert(sizeof(struct pn_user) == 32, "bump PN_RING_FORMAT with it");
 PN_RING_AT(struct pn_extent, offset, 0);
 PN_RING_AT(struct pn_extent, size, 8);
 PN_RING_AT(struct pn_extent, put, 16);
@@ -116,6 +128,8 @@ struct pn_ring {
     int fd;
     int bell;            /* eventfd, non-blocking */
     struct pn_holds *holds; /* NULL: none were needed yet */
+    uint32_t user;          /* this process's entry, perhaps (users.c) */
+    struct pn_ring *next;   /* of this process */
 };
 
 /* Instead of a deadline: wait for no one. -EBUSY if the lock is taken, -EAGAIN where it would wait.
@@ -134,6 +148,7 @@ struct pn_record {
     int grows;
     unsigned char kind;
     uint32_t extent; /* of one whose kind has PN_RING_FAR: this process holds it now */
+    struct pn_user *user; /* whose hands it is in until pn_user_has(); may be NULL */
 };
 
 /* In a record's kind: its first four bytes are the number of the extent that its item lies in. */
@@ -194,6 +209,7 @@ int pn_ring_open_holds(struct pn_ring *ring);
 const struct pn_ring_state *pn_ring_state(const struct pn_ring *ring);
 
 uint64_t pn_ring_count(const struct pn_ring *ring);
+uint64_t pn_ring_lost(const struct pn_ring *ring);
 uint64_t pn_ring_unfinished(const struct pn_ring *ring);
 uint32_t pn_ring_flags(const struct pn_ring *ring);
 uint64_t pn_ring_capacity(const struct pn_ring *ring);

@@ -1,0 +1,266 @@
+/* Items as records, and records as items: plain values encoded, others pickled, large ones in
+ * extents. */
+#define _GNU_SOURCE
+#include "module_ring.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "codec.h"
+
+#define FAR 131072 /* bytes from which an item goes through an extent */
+#define MOST_BUFFERS 200
+
+enum kind { PLAIN, BYTES, PICKLE };
+
+/* --- an extent's memory, as long as somebody uses it --- */
+
+typedef struct {
+    PyObject_HEAD
+    struct pn_holds *holds;
+    uint32_t extent;
+    unsigned char *bytes;
+    size_t size;
+} Extent;
+
+static void extent_dealloc(PyObject *object)
+{
+    Extent *self = (Extent *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->bytes != NULL)
+        (void)munmap(self->bytes, self->size);
+    pn_unhold(self->holds, self->extent); /* only now may others write there */
+    pn_holds_drop(self->holds);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static int extent_buffer(PyObject *object, Py_buffer *view, int flags)
+{
+    Extent *self = (Extent *)object;
+    return PyBuffer_FillInfo(view, object, self->bytes, (Py_ssize_t)self->size, 0, flags);
+}
+
+static PyType_Slot extent_slots[] = {
+    {Py_tp_dealloc, extent_dealloc},
+    {Py_bf_getbuffer, extent_buffer},
+    {0, NULL},
+};
+
+PyType_Spec pn_extent_spec = {
+    .name = "procession._native._core.Extent",
+    .basicsize = sizeof(Extent),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = extent_slots,
+};
+
+/* What this process holds, mapped; the hold is the object's, or let go of when there is none. */
+static PyObject *map_extent(Ring *self, uint32_t extent, size_t size)
+{
+    PyTypeObject *type = (PyTypeObject *)pn_queue_types.extent;
+    Extent *object = (Extent *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (object == NULL) {
+        pn_extent_release(&self->ring, extent);
+        return NULL;
+    }
+    object->holds = self->ring.holds;
+    pn_holds_keep(object->holds);
+    object->extent = extent;
+    object->bytes = pn_extent_map(&self->ring, extent, size);
+    object->size = size;
+    if (object->bytes == NULL) {
+        Py_DECREF(object);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)object;
+}
+
+/* --- put --- */
+
+/* A far record: which extent, and which parts are in it, one after the other. */
+struct far {
+    uint32_t extent, count;
+    uint64_t sizes[MOST_BUFFERS + 1];
+};
+
+#define ROUND(size) (((size) + 63) & ~(uint64_t)63) /* parts begin where numpy likes it */
+
+/* Put parts by an extent. -ENOTSUP: that cannot be, and the ring may do. */
+static int put_far(Ring *self, enum kind kind, const struct pn_part *parts, size_t count,
+                   int64_t deadline)
+{
+    struct far far = {0, (uint32_t)count, {0}};
+    uint64_t total = 0;
+    int result;
+    for (size_t n = 0; n < count; n++) {
+        far.sizes[n] = parts[n].size;
+        total += ROUND(parts[n].size);
+    }
+    self->users++;
+    Py_BEGIN_ALLOW_THREADS
+    result = pn_extent_reserve(&self->ring, total, &far.extent);
+    if (result == 0) {
+        uint64_t at = 0;
+        for (size_t n = 0; result == 0 && n < count; n++) {
+            result = pn_extent_write(&self->ring, far.extent, at, parts[n].bytes, parts[n].size);
+            at += ROUND(parts[n].size);
+        }
+        if (result != 0)
+            pn_extent_release(&self->ring, far.extent);
+    }
+    Py_END_ALLOW_THREADS
+    self->users--;
+    if (result != 0)
+        return -ENOTSUP;
+    struct pn_part part = {&far, offsetof(struct far, sizes) + count * sizeof far.sizes[0]};
+    result = pn_ring_put_parts(self, kind | PN_RING_FAR, &part, 1, deadline);
+    pn_extent_release(&self->ring, far.extent);
+    return result == -ENOBUFS ? -ENOTSUP : result; /* it left no room for the ring */
+}
+
+static int put_bytes(Ring *self, enum kind kind, PyObject *bytes, int64_t deadline)
+{
+    struct pn_part part = {PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes)};
+    int result = -ENOTSUP;
+    if (part.size >= FAR)
+        result = put_far(self, kind, &part, 1, deadline);
+    return result == -ENOTSUP ? pn_ring_put_parts(self, kind, &part, 1, deadline) : result;
+}
+
+/* Put a pickle and its buffers: a tuple of bytes-like objects. */
+static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline)
+{
+    Py_ssize_t count = PyTuple_Size(pieces), got = 0;
+    int result = -ENOTSUP;
+    if (count > MOST_BUFFERS)
+        return result;
+    Py_buffer views[MOST_BUFFERS];
+    struct pn_part parts[MOST_BUFFERS];
+    for (; got < count; got++) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(pieces, got), &views[got], PyBUF_SIMPLE) != 0)
+            break;
+        parts[got] = (struct pn_part){views[got].buf, (size_t)views[got].len};
+    }
+    result = got < count ? -ECANCELED : put_far(self, PICKLE, parts, (size_t)count, deadline);
+    while (got > 0)
+        PyBuffer_Release(&views[--got]);
+    return result;
+}
+
+/* Pickle is Python's code, which may do anything: nothing of the ring is held meanwhile. */
+static int put_pickled(Ring *self, PyObject *value, int64_t deadline)
+{
+    PyObject *pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(O)", value);
+    int result = -ECANCELED;
+    if (pickle != NULL && PyTuple_Check(pickle)) {
+        if (pn_ring_enter(self))
+            result = put_buffers(self, pickle, deadline);
+        Py_DECREF(pickle);
+        if (result != -ENOTSUP)
+            return result;
+        result = -ECANCELED;
+        pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(Oi)", value, 0);
+    }
+    if (pickle == Py_None)
+        result = 0; /* it cannot be pickled, and was seen to */
+    else if (pickle != NULL && !PyBytes_Check(pickle))
+        PyErr_SetString(PyExc_TypeError, "_dumps() must return bytes");
+    else if (pickle != NULL && pn_ring_enter(self))
+        result = put_bytes(self, PICKLE, pickle, deadline);
+    Py_XDECREF(pickle);
+    return result;
+}
+
+int pn_item_put(Ring *self, PyObject *value, int64_t deadline)
+{
+    int result = -ECANCELED; /* an exception is set */
+    if (Py_TYPE(value) == &PyBytes_Type) {
+        result = put_bytes(self, BYTES, value, deadline);
+    } else {
+        struct pn_buffer buffer;
+        pn_buffer_begin(&buffer);
+        int plain = pn_encode(&buffer, value);
+        if (plain == 1) {
+            struct pn_part part = {buffer.bytes, buffer.size};
+            result = pn_ring_put_parts(self, PLAIN, &part, 1, deadline);
+        }
+        pn_buffer_end(&buffer);
+        if (plain == 0)
+            result = put_pickled(self, value, deadline);
+    }
+    return result;
+}
+
+/* --- get --- */
+
+/* A slice of an extent, as a memoryview. */
+static PyObject *part_of(PyObject *whole, uint64_t from, uint64_t size)
+{
+    PyObject *slice = NULL, *first = PyLong_FromUnsignedLongLong(from);
+    PyObject *end = PyLong_FromUnsignedLongLong(from + size);
+    if (first != NULL && end != NULL)
+        slice = PySlice_New(first, end, NULL);
+    PyObject *part = slice == NULL ? NULL : PyObject_GetItem(whole, slice);
+    Py_XDECREF(slice);
+    Py_XDECREF(first);
+    Py_XDECREF(end);
+    return part;
+}
+
+/* The value of a far record. */
+static PyObject *far_value(Ring *self, const struct pn_record *record)
+{
+    struct far far = {0};
+    memcpy(&far, record->bytes, record->size < sizeof far ? record->size : sizeof far);
+    uint64_t total = 0;
+    for (uint32_t n = 0; n < far.count && n <= MOST_BUFFERS; n++)
+        total += ROUND(far.sizes[n]);
+    PyObject *extent = map_extent(self, far.extent, total);
+    if (extent == NULL)
+        return NULL;
+    if ((record->kind & ~PN_RING_FAR) == BYTES) {
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)far.sizes[0]);
+        if (bytes != NULL) {
+            char *to = PyBytes_AsString(bytes);
+            Py_BEGIN_ALLOW_THREADS
+            memcpy(to, ((Extent *)extent)->bytes, far.sizes[0]);
+            Py_END_ALLOW_THREADS
+        }
+        Py_DECREF(extent);
+        return bytes;
+    }
+    PyObject *whole = PyMemoryView_FromObject(extent), *value = NULL;
+    Py_DECREF(extent);
+    PyObject *pickle = whole == NULL ? NULL : part_of(whole, 0, far.sizes[0]);
+    PyObject *buffers = pickle == NULL ? NULL : PyList_New(0);
+    uint64_t at = ROUND(far.sizes[0]);
+    for (uint32_t n = 1; buffers != NULL && n < far.count && n <= MOST_BUFFERS; n++) {
+        PyObject *part = part_of(whole, at, far.sizes[n]);
+        at += ROUND(far.sizes[n]);
+        if (part == NULL || PyList_Append(buffers, part) != 0)
+            Py_CLEAR(buffers);
+        Py_XDECREF(part);
+    }
+    if (buffers != NULL)
+        value = PyObject_CallMethod((PyObject *)self, "_loads", "(OO)", pickle, buffers);
+    Py_XDECREF(buffers);
+    Py_XDECREF(pickle);
+    Py_XDECREF(whole);
+    return value;
+}
+
+PyObject *pn_item_value(Ring *self, const struct pn_record *record)
+{
+    if (record->kind & PN_RING_FAR)
+        return far_value(self, record);
+    if (record->kind == PLAIN)
+        return pn_decode(record->bytes, record->size);
+    PyObject *bytes =
+        PyBytes_FromStringAndSize((const char *)record->bytes, (Py_ssize_t)record->size);
+    if (record->kind == BYTES || bytes == NULL)
+        return bytes;
+    PyObject *value = PyObject_CallMethod((PyObject *)self, "_loads", "(O)", bytes);
+    Py_DECREF(bytes);
+    return value;
+}
