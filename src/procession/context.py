@@ -162,6 +162,12 @@ class _Context(BaseContext):
 
         return synchronize.RLock(on_owner_death=on_owner_death, ctx=self.get_context())
 
+    def Event(self) -> Any:
+        """A flag that wakes all who wait for it: see `procession.synchronize.Event`."""
+        from procession import synchronize
+
+        return synchronize.Event(ctx=self.get_context())
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A shared object without a lock: see `procession.sharedctypes.RawValue`."""
         from procession import sharedctypes

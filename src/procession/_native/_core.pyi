@@ -263,6 +263,22 @@ class Lock:
     def _is_mine(self) -> bool: ...
     def _count(self) -> int: ...
 
+class Event:
+    """A flag in shared memory (src/event.h)."""
+
+    def _attach(self, memory: Memory, offset: int, /) -> None:
+        """Be the event that lies there; once."""
+    def is_set(self) -> bool:
+        """Whether it is set."""
+    def set(self) -> None:
+        """Set it, and wake all who wait."""
+    def clear(self) -> None:
+        """Unset it."""
+    def wait(self, timeout: float | None = ...) -> bool:
+        """Wait until it is set, or was since the call; false when the time, in seconds, is over.
+        Signal handlers run meanwhile.
+        """
+
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""
 

@@ -341,6 +341,7 @@ static const struct {
     {"Memory", &pn_memory_spec},
     {"Ring", &pn_ring_spec},
     {"Lock", &pn_lock_spec},
+    {"Event", &pn_event_spec},
     {"Extent", &pn_extent_spec},
 };
 

@@ -29,6 +29,9 @@ void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 extern PyType_Spec pn_ring_spec, pn_extent_spec;
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
 
+/* Event (module_event.c). */
+extern PyType_Spec pn_event_spec;
+
 /* Lock (module_lock.c). */
 extern PyType_Spec pn_lock_spec;
 
