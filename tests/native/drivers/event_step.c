@@ -19,7 +19,14 @@ static void fresh(void)
 
 static int wait_until_set(int64_t limit)
 {
-    return pn_event_wait(event, seen, limit == 0 ? 0 : pn_now_ns() + limit);
+    struct pn_waiter wait;
+    int result;
+    pn_event_begin(event, &wait, limit == 0 ? 0 : pn_now_ns() + limit);
+    do
+        result = pn_event_wait(event, seen, &wait);
+    while (result == -EINTR);
+    pn_wait_end(&wait, result);
+    return result;
 }
 
 static void be_waiter(void)

@@ -10,6 +10,11 @@ static const uint32_t *futex_of(const struct pn_event *event)
     return (const uint32_t *)(const void *)&event->word;
 }
 
+void pn_event_begin(struct pn_event *event, struct pn_waiter *wait, int64_t deadline_ns)
+{
+    pn_wait_begin(wait, &event->watch, futex_of(event), deadline_ns);
+}
+
 void pn_event_set(struct pn_event *event)
 {
     uint32_t word = atomic_load_explicit(&event->word, memory_order_relaxed);
@@ -31,12 +36,17 @@ static int was_set(uint32_t word, uint32_t seen)
     return (word & SET) != 0 || (word ^ seen) >= TURN;
 }
 
-static int wait_set(struct pn_event *event, uint32_t seen, struct pn_waiter *wait)
+int pn_event_wait(struct pn_event *event, uint32_t seen, struct pn_waiter *wait)
 {
-    for (;;) {
+    for (int slept = 0;;) {
         uint32_t word = atomic_load(&event->word);
-        if (was_set(word, seen))
+        if (was_set(word, seen)) {
+            if (wait->office >= 0) /* who set it may have been killed before it woke them */
+                pn_futex_wake_all(futex_of(event));
             return 0;
+        }
+        if (slept)
+            return -EINTR;
         if (wait->deadline_ns == 0)
             return -ETIMEDOUT; /* without a mark: nobody will sleep */
         if (!(word & SLEEPERS)) {
@@ -47,16 +57,6 @@ static int wait_set(struct pn_event *event, uint32_t seen, struct pn_waiter *wai
         int result = pn_wait_sleep(wait, word);
         if (result < 0)
             return result;
+        slept = 1;
     }
-}
-
-int pn_event_wait(struct pn_event *event, uint32_t seen, int64_t deadline_ns)
-{
-    struct pn_waiter wait;
-    pn_wait_begin(&wait, &event->watch, futex_of(event), deadline_ns);
-    int result = wait_set(event, seen, &wait);
-    if (result == 0 && wait.office >= 0) /* who set it may have been killed before it woke them */
-        pn_futex_wake_all(futex_of(event));
-    pn_wait_end(&wait, result);
-    return result;
 }

@@ -36,9 +36,16 @@ void pn_event_set(struct pn_event *event);
 
 void pn_event_clear(struct pn_event *event);
 
-/* Wait until it is set, or was since `seen`; until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no
- * limit, 0 = do not wait). 0, -ETIMEDOUT, or -EINTR: a signal came; call again with the same
- * `seen`. */
-int pn_event_wait(struct pn_event *event, uint32_t seen, int64_t deadline_ns);
+/* Begin a wait until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no limit, 0 = do not wait); it ends
+ * with pn_wait_end(). */
+void pn_event_begin(struct pn_event *event, struct pn_waiter *wait, int64_t deadline_ns);
+
+/* Wait until it is set, or was since `seen`.
+ *
+ *    0            it is, or was
+ *    -ETIMEDOUT   it was not
+ *    -EINTR       a signal came, or one may have come while nobody slept: see to it, and call again
+ *                 with the same wait and the same `seen` */
+int pn_event_wait(struct pn_event *event, uint32_t seen, struct pn_waiter *wait);
 
 #endif

@@ -84,20 +84,21 @@ static PyObject *event_wait(PyObject *object, PyObject *args, PyObject *named)
     uint32_t seen = pn_event_look(event);
     if (seen & PN_EVENT_SET)
         Py_RETURN_TRUE;
-    for (;;) {
-        int result;
+    struct pn_waiter wait;
+    pn_event_begin(event, &wait, deadline_ns);
+    int result, raised = 0;
+    do {
         Py_BEGIN_ALLOW_THREADS
-        result = pn_event_wait(event, seen, deadline_ns);
+        result = pn_event_wait(event, seen, &wait);
         Py_END_ALLOW_THREADS
-        if (result == 0)
-            Py_RETURN_TRUE;
-        if (result == -ETIMEDOUT)
-            Py_RETURN_FALSE;
-        if (result != -EINTR)
-            return pn_os_error(result, "cannot wait for an event");
-        if (PyErr_CheckSignals() != 0) /* PEP 475 */
-            return NULL;
-    }
+        raised = result == -EINTR && PyErr_CheckSignals() != 0; /* PEP 475 */
+    } while (result == -EINTR && !raised);
+    pn_wait_end(&wait, result);
+    if (raised)
+        return NULL;
+    if (result < 0 && result != -ETIMEDOUT)
+        return pn_os_error(result, "cannot wait for an event");
+    return PyBool_FromLong(result == 0);
 }
 
 static PyMethodDef event_methods[] = {
