@@ -26,10 +26,13 @@ def wait_and_say(event: Any, sender: Any, timeout: float | None = None) -> None:
     signal.pause()
 
 
+FUTEX = ("202" if os.uname().machine == "x86_64" else "98", "449")  # and futex_waitv
+
+
 def is_waiting(pid: int) -> bool:
     """Whether a process sleeps in a futex, by the kernel's word."""
     with open(f"/proc/{pid}/syscall") as file:
-        return file.read().split()[0] == ("202" if os.uname().machine == "x86_64" else "98")
+        return file.read().split()[0] in FUTEX
 
 
 class Waiters:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.native import steps
 
-CORE = ["table", "slot", "life", "kernel", "death", "wait", "event"]
+CORE = ["table", "slot", "life", "kernel", "death", "identity", "wait", "event"]
 OPERATIONS = {"set": 25, "set_and_clear": 30, "clear": 10, "wait": 80, "wait_set": 60}
 """And how many instructions they have at least."""
 

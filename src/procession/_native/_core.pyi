@@ -266,7 +266,7 @@ class Lock:
 class Event:
     """A flag in shared memory (src/event.h)."""
 
-    def _attach(self, memory: Memory, offset: int, /) -> None:
+    def _attach(self, memory: Memory, offset: int, table: Table, /) -> None:
         """Be the event that lies there; once."""
     def is_set(self) -> bool:
         """Whether it is set."""

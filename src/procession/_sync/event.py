@@ -25,4 +25,4 @@ class Event(SharedObject, _native.Event, _standard.Event):
         self._settle(*allocate(_SIZE))
 
     def _open(self, region: Region, offset: int, *rest: Any) -> None:
-        self._attach(region.memory, offset)
+        self._attach(region.memory, offset, region.table)

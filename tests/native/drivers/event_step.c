@@ -75,7 +75,7 @@ static void fresh_with_many(void)
         for (int n = 0; n < WAITERS; n++)
             slept[n] = sleeps_of(waiters[n]);
         for (int looks = 0; looks < 2; looks++) {
-            int64_t lease = atomic_load(&event->watch.lease[0]);
+            uint64_t lease = atomic_load(&event->watch.lease[0]);
             while (lease == atomic_load(&event->watch.lease[0])) {
                 CHECK(pn_now_ns() < deadline, "nobody watches");
                 (void)usleep(1000);

@@ -69,7 +69,8 @@ static inline long sleeps_of(pid_t pid)
     CHECK(file != NULL, "%s", path);
     (void)!fread(text, 1, sizeof text - 1, file); /* nothing of one that has ended */
     (void)fclose(file);
-    if (strtol(text, NULL, 10) != SYS_futex) /* "running": 0 */
+    long number = strtol(text, NULL, 10); /* "running": 0 */
+    if (number != SYS_futex && number != SYS_futex_waitv)
         return -1;
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     file = fopen(path, "r");

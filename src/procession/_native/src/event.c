@@ -23,7 +23,7 @@ void pn_event_set(struct pn_event *event)
                                          word & SET ? word : ((word & ~SLEEPERS) + TURN) | SET))
         ;
     if (word & SLEEPERS)
-        pn_futex_wake_all(futex_of(event));
+        (void)pn_wait_wake(&event->watch, futex_of(event), INT_MAX);
 }
 
 void pn_event_clear(struct pn_event *event)

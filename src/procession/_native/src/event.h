@@ -36,8 +36,8 @@ void pn_event_set(struct pn_event *event);
 
 void pn_event_clear(struct pn_event *event);
 
-/* Begin a wait until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no limit, 0 = do not wait); it ends
- * with pn_wait_end(). */
+/* Begin a wait until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no limit, 0 = do not wait); say
+ * who waits by pn_wait_as(); it ends with pn_wait_end(). */
 void pn_event_begin(struct pn_event *event, struct pn_waiter *wait, int64_t deadline_ns);
 
 /* Wait until it is set, or was since `seen`.

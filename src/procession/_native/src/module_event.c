@@ -3,11 +3,13 @@
 #include "module.h"
 
 #include "event.h"
+#include "identity.h"
 
 typedef struct {
     PyObject_HEAD
     struct pn_event *event; /* NULL until it was attached */
-    PyObject *memory;
+    struct pn_self *self;
+    PyObject *memory, *table;
 } Event;
 
 static struct pn_event *event_of(PyObject *object)
@@ -21,18 +23,21 @@ static struct pn_event *event_of(PyObject *object)
 static PyObject *event_attach(PyObject *object, PyObject *args)
 {
     Event *self = (Event *)object;
-    PyObject *memory;
+    PyObject *memory, *table;
     Py_ssize_t offset;
-    if (!PyArg_ParseTuple(args, "On:_attach", &memory, &offset))
+    if (!PyArg_ParseTuple(args, "OnO:_attach", &memory, &offset, &table))
         return NULL;
     struct pn_event *event = pn_memory_at(memory, offset, sizeof *event);
-    if (event == NULL)
+    struct pn_self *me = event == NULL ? NULL : pn_self_of(table);
+    if (me == NULL)
         return NULL;
     if (self->event != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the event has been attached already");
         return NULL;
     }
     self->memory = Py_NewRef(memory);
+    self->table = Py_NewRef(table);
+    self->self = me;
     self->event = event;
     Py_RETURN_NONE;
 }
@@ -41,6 +46,7 @@ static void event_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     Py_XDECREF(((Event *)object)->memory);
+    Py_XDECREF(((Event *)object)->table);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -85,7 +91,11 @@ static PyObject *event_wait(PyObject *object, PyObject *args, PyObject *named)
     if (seen & PN_EVENT_SET)
         Py_RETURN_TRUE;
     struct pn_waiter wait;
+    struct pn_self *self = ((Event *)object)->self;
+    uint64_t me;
     pn_event_begin(event, &wait, deadline_ns);
+    if (deadline_ns != 0 && pn_self_owner(self, &me) == 0) /* else, with a full table, it is unheard */
+        pn_wait_as(&wait, self->table, me);
     int result, raised = 0;
     do {
         Py_BEGIN_ALLOW_THREADS
