@@ -168,6 +168,12 @@ class _Context(BaseContext):
 
         return synchronize.Event(ctx=self.get_context())
 
+    def Condition(self, lock: Any = None) -> Any:
+        """A condition: see `procession.synchronize.Condition`."""
+        from procession import synchronize
+
+        return synchronize.Condition(lock, ctx=self.get_context())
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A shared object without a lock: see `procession.sharedctypes.RawValue`."""
         from procession import sharedctypes

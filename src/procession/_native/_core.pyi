@@ -279,6 +279,36 @@ class Event:
         Signal handlers run meanwhile.
         """
 
+class Condition:
+    """Who waits for a condition, in shared memory (src/condition.h).
+
+    Attributes:
+        acquire, release: Those of the lock.
+    """
+
+    @property
+    def _lock(self) -> Any: ...
+    @property
+    def acquire(self) -> Callable[..., bool]: ...
+    @property
+    def release(self) -> Callable[[], None]: ...
+    def _attach(self, memory: Memory, offset: int, table: Table, lock: Any, /) -> None:
+        """Be the condition that lies there, with a lock; once. It grows within its memory."""
+    def _waiters(self) -> tuple[int, int]:
+        """How many wait; how many were notified and are not back from wait() yet."""
+    def wait(self, timeout: float | None = ...) -> bool:
+        """As `multiprocessing.Condition.wait`.
+
+        Whatever ends it, the lock is held afterwards as often as before; only a second exception
+        while it is waited for leaves it. Who gets an exception passes a wake-up on.
+        """
+    def notify(self, n: int = ...) -> None:
+        """As `multiprocessing.Condition.notify`; it does not wait for those it wakes."""
+    def notify_all(self) -> None:
+        """As `multiprocessing.Condition.notify_all`."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_: object) -> None: ...
+
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""
 

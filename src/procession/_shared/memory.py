@@ -18,9 +18,12 @@ from procession.errors import SharedObjectLost
 
 SMALL = 64 * 1024
 """Bytes of a region for small objects; larger objects get regions of their own."""
+ROOM = 4 * 1024 * 1024
+"""Bytes of a region whose objects grow: holes, until somebody needs them."""
 
 _present: weakref.WeakValueDictionary[bytes, Region] = weakref.WeakValueDictionary()
 _begun: Region | None = None
+_begun_growing: Region | None = None
 
 
 class Region:
@@ -106,6 +109,27 @@ def allocate(size: int) -> tuple[Region, int]:
     region = Region.create(SMALL)
     offset = region.memory.take(size)
     _begun = region
+    return region, offset
+
+
+def allocate_growing(size: int) -> tuple[Region, int]:
+    """The same for a small object that may grow: what it takes later from its region's memory it
+    has to reserve there itself.
+
+    Raises:
+        OSError: There is no memory for it.
+    """
+    global _begun_growing
+    region = _begun_growing
+    if region is not None and region.table is _identity.home():
+        offset = region.memory.take(size)
+        if 0 < offset < SMALL:  # what comes behind is for those that grow
+            region.memory.reserve(offset, size)
+            return region, offset
+    region = Region.create(ROOM, reserved=0)
+    offset = region.memory.take(size)
+    region.memory.reserve(offset, size)
+    _begun_growing = region
     return region, offset
 
 

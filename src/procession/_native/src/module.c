@@ -342,6 +342,7 @@ static const struct {
     {"Ring", &pn_ring_spec},
     {"Lock", &pn_lock_spec},
     {"Event", &pn_event_spec},
+    {"Condition", &pn_condition_spec},
     {"Extent", &pn_extent_spec},
 };
 

@@ -68,7 +68,7 @@ static void serve(struct pn_waiter *wait, int64_t now)
             (void)atomic_compare_exchange_strong(&wait->watch->lease[before], &held, 0);
     }
     if (wait->office >= 0 && is_vacant(wait, atomic_load(&wait->watch->lease[!wait->office]), now))
-        (void)pn_futex_wake(wait->word, 1); /* whoever that is takes the other one */
+        (void)pn_futex_wake(wait->bell, 1); /* whoever that is takes the other one */
 }
 
 /* --- what one sleep listens to --- */
@@ -119,6 +119,11 @@ static int64_t length(struct pn_waiter *wait, struct sleep *sleep, int all_heard
 {
     serve(wait, now);
     int sentry_heard = listen_to_officers(wait, sleep);
+    if (wait->office < 0 && wait->bell != wait->word) {
+        if (atomic_load_explicit(&deaf, memory_order_relaxed))
+            return SLICE_NS; /* no bell is heard: all look for an office */
+        sleep->words[sleep->count++] = pn_futex_of(wait->bell, *wait->bell);
+    }
     if (wait->office < 0) /* not all at once, so that the first of many comes early */
         return LONG_NS + (int64_t)((uint64_t)now * 0x9e3779b97f4a7c15ull >> 1) % (2 * LONG_NS);
     int64_t slice = SLICE_NS;
@@ -159,6 +164,7 @@ void pn_wait_begin(struct pn_waiter *wait, struct pn_watch *watch, const uint32_
 {
     *wait = (struct pn_waiter){.watch = watch,
                                .word = word,
+                               .bell = word,
                                .deadline_ns = deadline_ns,
                                .slice_ns = FIRST_NS,
                                .growth = 1,
@@ -222,7 +228,7 @@ void pn_wait_end(struct pn_waiter *wait, int result)
                 atomic_compare_exchange_strong(lease, &told, 0);
     }
     if (wake)
-        (void)pn_futex_wake(wait->word, 1);
+        (void)pn_futex_wake(wait->bell, 1);
 }
 
 int pn_wait_wake(struct pn_watch *watch, const uint32_t *word, int count)

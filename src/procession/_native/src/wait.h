@@ -29,6 +29,9 @@
  *             break;
  *     }
  *     pn_wait_end(&wait, result);
+ *
+ * Where each waiter has a word of its own, so that one is woken and not all, it sets `bell` to a
+ * word that they share: there an office is offered to one of them.
  */
 #ifndef PN_WAIT_H
 #define PN_WAIT_H
@@ -48,7 +51,7 @@ _Static_assert(sizeof(struct pn_watch) == 16, "part of every shared object's lay
 
 struct pn_waiter {
     struct pn_watch *watch;
-    const uint32_t *word;
+    const uint32_t *word, *bell;
     const struct pn_table *table; /* NULL: nothing is heard */
     int64_t deadline_ns, slice_ns;
     int growth; /* of a young wait's slices: by this part of themselves */
