@@ -204,8 +204,9 @@ def kept_descriptors() -> set[int]:
     for table in identity._tables.values() if identity else ():
         held.add(table.fileno())
     memory = sys.modules.get("procession._shared.memory")
-    if memory is not None and memory._begun is not None:  # the next small object goes there
-        held.add(memory._begun.memory.fileno())
+    for region in (memory._begun, memory._begun_growing) if memory else ():
+        if region is not None:  # the next small object goes there
+            held.add(region.memory.fileno())
     heap = sys.modules.get("procession.heap")
     if heap is not None and heap._heap._spaces:  # the arena that the next value comes from
         arena = heap._heap._spaces[-1].arena
