@@ -14,7 +14,12 @@ from procession._sync.lock import Lock, RLock
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
-for _kind in (Condition, Event, Lock, RLock):  # they pickle and show themselves by their public name
+for _kind in (
+    Condition,
+    Event,
+    Lock,
+    RLock,
+):  # they pickle and show themselves by their public name
     _kind.__module__ = __name__
 
 

@@ -23,27 +23,31 @@ struct operation {
 };
 
 static long killed_at; /* for messages */
+static long stride = 1; /* only every so many instructions */
 
 static inline void run_operation(const struct operation *operation)
 {
     int survived = 0;
-    for (killed_at = 0; !survived; killed_at++) {
+    long kills = 0;
+    for (killed_at = 0; !survived; killed_at += stride, kills++) {
         CHECK(killed_at < MOST_STEPS, "%s does not come to an end", operation->name);
         operation->before();
         survived = die_after(operation->prepare, operation->act, killed_at);
         operation->after();
         operation->clean();
     }
-    (void)printf("%s: killed at %ld instructions of %ld\n", operation->name, killed_at - 1,
-                 killed_at - 1);
+    (void)printf("%s: killed at %ld instructions of %ld\n", operation->name, kills - 1,
+                 killed_at - stride);
     (void)fflush(stdout);
 }
 
-/* The operations that are asked for: by name, or all. */
+/* The operations that are asked for: by name, or all; and the stride. */
 static inline int run_operations(const struct operation *operations, size_t many, int count,
                                  char **arguments)
 {
     int found = 0;
+    if (count > 2)
+        stride = atol(arguments[2]);
     for (size_t n = 0; n < many; n++) {
         if (count > 1 && strcmp(arguments[1], operations[n].name) != 0)
             continue;

@@ -119,7 +119,7 @@ static int64_t length(struct pn_waiter *wait, struct sleep *sleep, int all_heard
 {
     serve(wait, now);
     int sentry_heard = listen_to_officers(wait, sleep);
-    if (wait->office < 0 && wait->bell != wait->word) {
+    if (wait->office != 0 && wait->bell != wait->word) {
         if (atomic_load_explicit(&deaf, memory_order_relaxed))
             return SLICE_NS; /* no bell is heard: all look for an office */
         sleep->words[sleep->count++] = pn_futex_of(wait->bell, *wait->bell);
