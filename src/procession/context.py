@@ -150,6 +150,14 @@ class _Context(BaseContext):
         keeper_client.preload = names
         keeper_client.preload_on_error = on_error
 
+    def Manager(self) -> Any:
+        """A started manager, its server in a process of this context; see `procession.managers`."""
+        from procession.managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
+
     def Lock(self, *, on_owner_death: str = "warn") -> Any:
         """A lock: see `procession.synchronize.Lock`."""
         from procession import synchronize

@@ -17,6 +17,7 @@ __all__ = [
     "GroupTimeout",
     "ItemLostWarning",
     "KeeperLost",
+    "ManagerDied",
     "OwnerDied",
     "OwnerDiedWarning",
     "PoolTerminated",
@@ -102,6 +103,34 @@ class WorkerDied(ProcessDied):
     def __str__(self) -> str:
         text = f"worker {self.name!r} (pid {self.pid}) {self.ending} in {self.call}"
         return f"{text}\n{self.stack}" if self.stack else text
+
+
+class ManagerDied(
+    ProcessDied,
+    EOFError,
+    BrokenPipeError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+    FileNotFoundError,
+):
+    """The server of a manager has ended, and the objects in it are lost (G6).
+
+    It is whatever the standard library raises at such a moment, which depends on the moment.
+
+    Attributes:
+        name: The server's name.
+        pid: Its process id.
+        ending: How it ended.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"the manager's server {self.name!r} (pid {self.pid}) {self.ending}: its objects are "
+            "lost, and their proxies of no use any more"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, Ending]]:
+        return type(self), (self.name, self.pid, self.ending)
 
 
 class CallExited(ProcessionError, RuntimeError):

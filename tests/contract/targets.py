@@ -337,3 +337,32 @@ def abort() -> None:
 
     faulthandler.disable()
     os.abort()
+
+
+def fail() -> None:
+    raise ValueError("wanted")
+
+
+def use_proxies(
+    words: Any, numbers: Any, names: Any, queue: Any, space: Any, value: Any, lock: Any, event: Any
+) -> list[str]:
+    with lock:
+        words["b"] = 2
+    numbers.append(4)
+    names.add("c")
+    queue.put("sent")
+    space.x = 5
+    value.value = 6
+    event.set()
+    return sorted(iter(words))
+
+
+def ask_proxy_after(words: Any, ready: Any, go: Any) -> tuple[str, int]:
+    assert words["a"] == 1
+    ready.set()
+    go.wait(60)
+    try:
+        words["a"]
+    except procession.ManagerDied as died:
+        return died.name, died.pid
+    raise AssertionError("a dead server answered")
