@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from procession._wire import channel
 
 
+_pages = b""
+"""Those that every child writes to, once they are known."""
+
+
 class ThreadFound(OSError):
     """The zygote has a second thread, so a fork of it could deadlock; it must be replaced."""
 
@@ -44,7 +48,19 @@ def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
         importlib.import_module(name)
     if main_path is not None:
         main_module.compile_ahead(main_path)
-    settle()
+    if threads() > 1:
+        return  # nothing will be forked from here
+    from procession._keeper import __main__ as entry
+    from procession._keeper import rehearsal
+
+    global _pages
+    try:
+        rehearsal.rehearse()
+        settle()
+        _pages = rehearsal.scout()
+    except Exception:  # whatever it is, each child can do all of it itself
+        entry.report()
+        settle()
 
 
 def settle() -> None:
@@ -83,6 +99,7 @@ def live(
     """A spare's life; ends the process."""
     code = 1
     try:
+        _native.copy_pages(_pages)
         table.enter(index, _native.SPARE)
         _native.set_process_name(messages.COMM_SPARE)
         _native.set_subreaper(True)  # what is below this process stays below it, also if orphaned

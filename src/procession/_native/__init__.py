@@ -38,6 +38,7 @@ from procession._native._core import (
     Table,
     apply_surroundings,
     close_all_but,
+    copy_pages,
     credentials,
     get_subreaper,
     mrelease,
@@ -51,6 +52,7 @@ from procession._native._core import (
     signalfd,
     spawn,
     spawn_detached,
+    written_pages,
 )
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "Table",
     "apply_surroundings",
     "close_all_but",
+    "copy_pages",
     "credentials",
     "get_subreaper",
     "mrelease",
@@ -102,4 +105,5 @@ __all__ = [
     "signalfd",
     "spawn",
     "spawn_detached",
+    "written_pages",
 ]

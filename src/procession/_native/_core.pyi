@@ -345,6 +345,15 @@ def spawn(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> in
 def spawn_detached(path: bytes, arguments: Sequence[bytes], keep: Sequence[int], /) -> int:
     """As spawn, but not as a child of this process: no SIGCHLD, and no wait ever sees it."""
 
+def written_pages() -> bytes:
+    """The pages of private memory that this process has its own copy of, as copy_pages wants them.
+
+    OSError: the kernel does not tell.
+    """
+
+def copy_pages(pages: bytes, /) -> None:
+    """Have one's own copy of pages now that would be copied at the first write to them."""
+
 def read_surroundings() -> bytes:
     """Signal mask, ignored signals, umask, priority, process group, affinity and limits."""
 

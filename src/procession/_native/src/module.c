@@ -12,6 +12,7 @@
 #include "credentials.h"
 #include "kernel.h"
 #include "launch.h"
+#include "pages.h"
 #include "surroundings.h"
 #include "identity.h"
 #include "ring.h"
@@ -281,6 +282,37 @@ static PyObject *spawn_detached(PyObject *module, PyObject *args)
     return spawn_with(args, pn_spawn_detached);
 }
 
+/* --- memory that forks share --- */
+
+#define SPANS 1024
+
+static PyObject *written_pages(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    struct pn_span spans[SPANS];
+    int count = pn_pages_written(spans, SPANS);
+    if (count < 0)
+        return pn_os_error(count, NULL);
+    return PyBytes_FromStringAndSize((const char *)spans, count * (Py_ssize_t)sizeof spans[0]);
+}
+
+static PyObject *copy_pages(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *bytes;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "y#:copy_pages", &bytes, &size))
+        return NULL;
+    /* as they are: a copy would be on pages of its own, and a bytes object's are aligned */
+    const struct pn_span *spans = (const struct pn_span *)(const void *)bytes;
+    if ((size_t)size % sizeof *spans != 0 || (uintptr_t)bytes % _Alignof(struct pn_span) != 0) {
+        PyErr_SetString(PyExc_ValueError, "not what written_pages() returned");
+        return NULL;
+    }
+    pn_pages_copy(spans, (size_t)size / sizeof *spans);
+    Py_RETURN_NONE;
+}
+
 /* --- the module --- */
 
 static PyMethodDef functions[] = {
@@ -296,6 +328,8 @@ static PyMethodDef functions[] = {
     {"mrelease", mrelease, METH_VARARGS, NULL},
     {"signalfd", open_signalfd, METH_VARARGS, NULL},
     {"close_all_but", close_all_but, METH_VARARGS, NULL},
+    {"written_pages", written_pages, METH_NOARGS, NULL},
+    {"copy_pages", copy_pages, METH_VARARGS, NULL},
     {"spawn", spawn, METH_VARARGS, NULL},
     {"spawn_detached", spawn_detached, METH_VARARGS, NULL},
     {"set_queue_types", pn_set_queue_types, METH_VARARGS, NULL},
