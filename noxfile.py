@@ -60,6 +60,25 @@ def native(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize(session: nox.Session) -> None:
+    """The C core's drivers under the address and undefined-behaviour sanitizers."""
+    session.run("python", "-m", "tests.native.sanitize", "address", *session.posargs)
+
+
+@nox.session
+def tsan(session: nox.Session) -> None:
+    """Threads over one mapping under the thread sanitizer: table, locks, gates, ring."""
+    session.run("python", "-m", "tests.native.sanitize", "thread", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """The C core with one fault at a time: each makes a named test fail."""
+    install(session)
+    session.run("python", "-m", "tests.native.mutants", *session.posargs)
+
+
+@nox.session
 def chaos(session: nox.Session) -> None:
     """SIGKILL at any moment and at every instruction: more than a thousand kills."""
     install(session)

@@ -2,7 +2,7 @@
  *
  * After each death a survivor, who was there before or comes later, must get what the dead one had
  * or wanted, be told of it where it had to be, and find nothing left over. argv[1]: which
- * operation; without: all. argv[2]: only every so many instructions. */
+ * operation; without, or "": all. argv[2]: only every so many instructions. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <string.h>
@@ -304,7 +304,7 @@ int main(int count, char **arguments)
     shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED, "");
     for (size_t n = 0; n < sizeof operations / sizeof operations[0]; n++) {
-        if (count > 1 && strcmp(arguments[1], operations[n].name) != 0)
+        if (count > 1 && arguments[1][0] != 0 && strcmp(arguments[1], operations[n].name) != 0)
             continue;
         found = 1;
         run(&operations[n], count > 2 ? atol(arguments[2]) : 0);

@@ -9,12 +9,14 @@ static const uint32_t *futex_of(const struct pn_gate *gate)
     return (const uint32_t *)(const void *)&gate->turn;
 }
 
-void pn_gate_enter(struct pn_gate *gate, struct pn_ticket *ticket, int64_t deadline_ns)
+void pn_gate_enter(struct pn_self *self, struct pn_gate *gate, struct pn_ticket *ticket,
+                   int64_t deadline_ns)
 {
     uint32_t turn = atomic_load(&gate->turn);
-    if (!ticket->entered)
+    if (!ticket->entered) {
         pn_wait_begin(&ticket->wait, &gate->watch, futex_of(gate), deadline_ns);
-    else if (ticket->turn == turn)
+        pn_wait_as(&ticket->wait, self->table, atomic_load(self->owner));
+    } else if (ticket->turn == turn)
         return; /* nobody has counted us down */
     atomic_fetch_add(&gate->sleepers, COUNT + 2);
     ticket->entered = 1;

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "identity.h"
 #include "wait.h"
 
 struct pn_gate {
@@ -33,8 +34,9 @@ struct pn_wake {
     uint64_t sleepers;
 };
 
-/* With the mutex: take a place, or keep it. */
-void pn_gate_enter(struct pn_gate *gate, struct pn_ticket *ticket, int64_t deadline_ns);
+/* With the mutex, which `self` has: take a place, or keep it. */
+void pn_gate_enter(struct pn_self *self, struct pn_gate *gate, struct pn_ticket *ticket,
+                   int64_t deadline_ns);
 
 /* Without it: sleep until the gate was opened or `looks` says that it is worth taking the mutex.
  *

@@ -22,14 +22,19 @@ static const struct pn_ring_state *current(const struct pn_ring *ring)
 struct pn_ring_state *pn_ring_begin(struct pn_ring *ring)
 {
     uint32_t commits = atomic_load_explicit(&ring->head->commits, memory_order_relaxed);
-    struct pn_ring_state *next = &ring->head->states[(commits + 1) & 1];
-    memcpy(next, &ring->head->states[commits & 1], offsetof(struct pn_ring_state, spare));
-    return next;
+    ring->draft = ring->head->states[commits & 1];
+    return &ring->draft;
 }
 
 void pn_ring_commit(struct pn_ring *ring)
 {
     uint32_t commits = atomic_load_explicit(&ring->head->commits, memory_order_relaxed);
+    uint64_t *next = (uint64_t *)(void *)&ring->head->states[(commits + 1) & 1];
+    const uint64_t *draft = (const uint64_t *)(const void *)&ring->draft;
+    /* who peeks may still be at it: no byte of it may come before the commit that made it old */
+    atomic_thread_fence(memory_order_release);
+    for (size_t n = 0; n < offsetof(struct pn_ring_state, spare) / sizeof *next; n++)
+        __atomic_store_n(&next[n], draft[n], __ATOMIC_RELAXED);
     atomic_store_explicit(&ring->head->commits, commits + 1, memory_order_release);
 }
 
@@ -37,8 +42,8 @@ void pn_ring_commit(struct pn_ring *ring)
 #define PEEK(ring, field)                                                                          \
     uint32_t commits = atomic_load(&(ring)->head->commits);                                        \
     for (;;) {                                                                                     \
-        const volatile struct pn_ring_state *state = &(ring)->head->states[commits & 1];           \
-        uint64_t value = state->field;                                                             \
+        const struct pn_ring_state *state = &(ring)->head->states[commits & 1];                    \
+        uint64_t value = __atomic_load_n(&state->field, __ATOMIC_RELAXED);                         \
         atomic_thread_fence(memory_order_acquire);                                                 \
         uint32_t after = atomic_load(&(ring)->head->commits);                                      \
         if (after == commits)                                                                      \
@@ -204,7 +209,7 @@ static int sleep_at(struct pn_ring *ring, struct pn_gate *gate, struct pn_ticket
         unlock(ring);
         return -EAGAIN;
     }
-    pn_gate_enter(gate, ticket, deadline_ns);
+    pn_gate_enter(ring->self, gate, ticket, deadline_ns);
     unlock(ring);
     int slept = pn_gate_sleep(gate, ticket, looks, ring);
     int result = lock(ring, 0);

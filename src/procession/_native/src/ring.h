@@ -130,6 +130,7 @@ struct pn_ring {
     struct pn_holds *holds; /* NULL: none were needed yet */
     uint32_t user;          /* this process's entry, perhaps (users.c) */
     struct pn_ring *next;   /* of this process */
+    struct pn_ring_state draft; /* of the next state; of who has the lock */
 };
 
 /* Instead of a deadline: wait for no one. -EBUSY if the lock is taken, -EAGAIN where it would wait.

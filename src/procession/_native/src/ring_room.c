@@ -69,7 +69,8 @@ int pn_ring_check_fd(const struct pn_ring *ring)
 int pn_ring_open(struct pn_self *self, struct pn_ring_head *head, int fd, int bell,
                  struct pn_ring *ret_ring)
 {
-    *ret_ring = (struct pn_ring){self, head, NULL, 0, fd, bell, NULL, PN_USERS, NULL};
+    *ret_ring = (struct pn_ring){
+        .self = self, .head = head, .fd = fd, .bell = bell, .user = PN_USERS};
     if (head->magic != PN_RING_MAGIC || head->format != PN_RING_FORMAT || pn_ring_check_fd(ret_ring) != 0)
         return -EPROTO;
     int seals = fcntl(fd, F_GET_SEALS);

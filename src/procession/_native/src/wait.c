@@ -57,9 +57,11 @@ static int hold(struct pn_waiter *wait, int office, uint64_t before, uint64_t le
 static void serve(struct pn_waiter *wait, int64_t now)
 {
     uint64_t mine = lease_of(wait, now + SLICE_NS + GRACE_NS);
-    if (wait->office >= 0 && !hold(wait, wait->office, wait->held, mine) &&
-        !hold(wait, wait->office, wait->held & ~TO_BE_TOLD, mine))
-        wait->office = -1; /* we came late, and somebody else took it */
+    if (wait->office >= 0 && !hold(wait, wait->office, wait->held, mine)) {
+        wait->calm = 0; /* we were told that something happens; or else came late, */
+        if (!hold(wait, wait->office, wait->held & ~TO_BE_TOLD, mine))
+            wait->office = -1; /* and somebody else took it */
+    }
     for (int office = 0; office < 2 && (wait->office < 0 || office < wait->office); office++) {
         uint64_t lease = atomic_load(&wait->watch->lease[office]);
         int before = wait->office;
