@@ -182,6 +182,12 @@ class _Context(BaseContext):
 
         return synchronize.Condition(lock, ctx=self.get_context())
 
+    def Pipe(self, duplex: bool = True) -> Any:
+        """Two connected ends: see `procession.connection.Pipe`."""
+        from procession import connection
+
+        return connection.Pipe(duplex)
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A shared object without a lock: see `procession.sharedctypes.RawValue`."""
         from procession import sharedctypes

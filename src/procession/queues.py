@@ -7,8 +7,6 @@ in its hands (G4). `put` blocks only where ``maxsize`` says so.
 
 from __future__ import annotations
 
-import copyreg
-import io
 import os
 import pickle
 import queue
@@ -16,7 +14,6 @@ import signal
 import warnings
 from collections.abc import Iterator
 from multiprocessing import queues as _standard
-from multiprocessing import reduction
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from queue import Empty, Full
 from types import GenericAlias
@@ -26,6 +23,7 @@ from procession import _native
 from procession._kernel import memory
 from procession._shared.descriptor import Descriptor
 from procession._shared.memory import Region, allocate
+from procession._shared.pickling import dumps
 from procession._sync import deaths
 from procession.ending import Ending
 from procession.errors import ItemLostWarning, ProcessionError, WritersGone
@@ -38,10 +36,6 @@ else:  # new in 3.13: what handles `queue.ShutDown` there handles ours
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue", "WritersGone"]
 
-_ForkingPickler = reduction.ForkingPickler
-FAR = 128 * 1024
-"""Bytes from which a buffer is not copied into the pickle of its item (src/module_ring.c)."""
-_MOST_APART = 150
 _MODES = ("proved", "raise", "wait")
 _HOOK = "_on_queue_feeder_error"
 """What a subclass may override to see to items that cannot be pickled."""
@@ -56,68 +50,6 @@ _native.set_queue_types(Empty, Full, ShutDown, _native.Extent)
 
 def __getattr__(name: str) -> Any:
     return getattr(_standard, name)
-
-
-# --- pickling ---------------------------------------------------------------------------------
-
-
-class _Reducers:
-    """What was registered with multiprocessing's pickler and with copyreg, as one plain dict.
-
-    A C pickler looks into a dict much faster than into the chain that `ForkingPickler` makes.
-    """
-
-    def __init__(self) -> None:
-        self._sources: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
-        self._merged: dict[Any, Any] = {}
-
-    def merged(self) -> dict[Any, Any]:
-        """The dict, made anew when somebody has registered something since."""
-        extra = _ForkingPickler._extra_reducers  # type: ignore[attr-defined]
-        sources = (copyreg.dispatch_table, extra)
-        if sources != self._sources:
-            self._sources = (dict(copyreg.dispatch_table), dict(extra))
-            self._merged = {**copyreg.dispatch_table, **extra}
-        return self._merged
-
-
-_reducers = _Reducers()
-
-
-def _dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
-    """Pickle as `ForkingPickler.dumps` does.
-
-    Args:
-        value: What is pickled.
-        large_apart: Leave large buffers (of arrays and the like) where they are.
-
-    Returns:
-        The pickle; where large buffers are apart, a tuple of it and of them.
-
-    Raises:
-        Exception: What pickle raised: the value is its caller's, and so is the error.
-    """
-    if reduction.ForkingPickler is not _ForkingPickler:  # the program has put in its own
-        return bytes(reduction.ForkingPickler.dumps(value))
-    apart: list[memoryview] = []
-
-    def in_band(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not in one piece
-            return True
-        if raw.nbytes < FAR or len(apart) == _MOST_APART:
-            return True
-        apart.append(raw)
-        return False
-
-    file = io.BytesIO()
-    pickler = pickle.Pickler(
-        file, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band if large_apart else None
-    )
-    pickler.dispatch_table = _reducers.merged()
-    pickler.dump(value)
-    return (file.getbuffer(), *apart) if apart else file.getvalue()
 
 
 def _only_waits() -> bool:
@@ -184,7 +116,7 @@ class _Reader(_End):
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Take an item, pickled."""
-        pickled = _dumps(self._open().get())
+        pickled = dumps(self._open().get())
         assert isinstance(pickled, bytes)
         return pickled
 
@@ -298,7 +230,7 @@ class _Ring(_native.Ring):
         self._begin(*state)
 
     def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
-        return _dumps(item, large_apart)
+        return dumps(item, large_apart)
 
     def _loads(self, pickled: Any, buffers: list[Any] | None = None) -> Any:
         return pickle.loads(pickled, buffers=buffers)
@@ -375,7 +307,7 @@ class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
 
     def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
         try:
-            return _dumps(item, large_apart)
+            return dumps(item, large_apart)
         except Exception as error:
             hook: Any = getattr(type(self), _HOOK)
             if hook is getattr(_standard.Queue, _HOOK):

@@ -20,9 +20,11 @@ import mmap
 import os
 import pickle
 import struct
+from collections import ChainMap
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from procession._shared.pickling import travelling
 from procession._wire import channel
 
 OUT_OF_BAND, RAISED, EXITED, UNSENDABLE = range(4)
@@ -95,7 +97,8 @@ class _BufferingPickler(ForkingPickler):
 
     def __init__(self, file: io.BytesIO, keep: Any) -> None:
         pickle.Pickler.__init__(self, file, 5, buffer_callback=keep)
-        self.dispatch_table = ForkingPickler(file).dispatch_table
+        table: Any = ChainMap(travelling(), ForkingPickler(file).dispatch_table)
+        self.dispatch_table = table
 
 
 class Mapping:
