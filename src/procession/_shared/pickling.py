@@ -127,6 +127,12 @@ def dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
     """
     if reduction.ForkingPickler is not _ForkingPickler:  # the program has put in its own
         return bytes(reduction.ForkingPickler.dumps(value))
+    file = io.BytesIO()
+    if not large_apart:
+        plain = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+        plain.dispatch_table = _reducers.merged()
+        plain.dump(value)
+        return file.getvalue()
     apart: list[memoryview] = []
 
     def in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -139,10 +145,7 @@ def dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
         apart.append(raw)
         return False
 
-    file = io.BytesIO()
-    pickler = pickle.Pickler(
-        file, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band if large_apart else None
-    )
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band)
     pickler.dispatch_table = _reducers.merged()
     pickler.dump(value)
     return (file.getbuffer(), *apart) if apart else file.getvalue()
