@@ -108,7 +108,7 @@ class MainProcess:
         file = os.fstat(self._inherited)
         while _reap() and time.monotonic() < deadline:
             # without a /proc to see it in, a guard that has something to end is waited for blindly
-            blind = not _sees_itself() and not self.ended_by_itself
+            blind = not procfs.is_ours() and not self.ended_by_itself
             if not blind and not any(_is_guard(pid, file) for pid in _children()):
                 return
             self._hear(LOOK_AGAIN)
@@ -118,7 +118,7 @@ class MainProcess:
         deadline = time.monotonic() + KILL_LIMIT
         while _reap():
             late = time.monotonic() > deadline
-            if os.getpid() == 1 and not _sees_itself():
+            if os.getpid() == 1 and not procfs.is_ours():
                 _kill(-1)
             for pid in _children():
                 if late or not _is_tracker(pid):
@@ -167,15 +167,7 @@ def _reap() -> bool:
 
 
 def _children() -> list[int]:
-    """This process's children, as far as /proc tells: that of another PID namespace does not."""
-    return procfs.children(os.getpid()) if _sees_itself() else []
-
-
-def _sees_itself() -> bool:
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False
+    return procfs.children(os.getpid())
 
 
 def _was_told(eventfd: int) -> bool:

@@ -27,7 +27,6 @@ def end_everything(reaper: Reaper) -> list[int]:
     Returns:
         Pids that could not be killed or did not die within `PATIENCE` seconds.
     """
-    me = os.getpid()
     began = time.monotonic()
     refused: set[int] = set()
     released: set[int] = set()
@@ -36,7 +35,7 @@ def end_everything(reaper: Reaper) -> list[int]:
     poll.register(signals, select.POLLIN)
     try:
         while True:
-            children = procfs.children(me)
+            children = _children(reaper)
             for pid in children:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -47,9 +46,9 @@ def end_everything(reaper: Reaper) -> list[int]:
                 return []
             waited = time.monotonic() - began
             if waited > PATIENCE or (children and refused.issuperset(children)):
-                return sorted(set(procfs.children(me)))
+                return sorted(_children(reaper))
             if waited > RELEASE_AFTER:
-                _release_memory(set(children) - released)
+                _release_memory(children - released)
                 released.update(children)
             if poll.poll(5):
                 try:
@@ -58,6 +57,11 @@ def end_everything(reaper: Reaper) -> list[int]:
                     pass
     finally:
         os.close(signals)
+
+
+def _children(reaper: Reaper) -> set[int]:
+    """All of this process's children that are known; those of the program also without /proc."""
+    return {*procfs.children(os.getpid()), *reaper.children}
 
 
 def _release_memory(pids: set[int]) -> None:
