@@ -373,7 +373,7 @@ class Guard:
 
     def _look_for_room(self) -> None:
         """Say whether one more forked child can be held, so that it need not be made in vain."""
-        self._table.set_full(self._room.left() < ROOM_FOR_FORKED)
+        self._table.set_full(not self._room.has(ROOM_FOR_FORKED))
 
     # --- the program's end -----------------------------------------------------------------
 

@@ -23,16 +23,18 @@ class Room:
         hard = self._inherited[1]
         self._set(hard - RESERVE if hard > 2 * RESERVE else hard)
 
-    def left(self) -> int:
-        """How many more there can be: at least so many, since the kernel gives the lowest number
-        that is free.
-        """
+    def has(self, count: int) -> bool:
+        """Whether there can be so many more. They are tried: numbers of old ones tell nothing."""
+        tried: list[int] = []
         try:
-            lowest = os.eventfd(0, os.EFD_CLOEXEC)
+            while len(tried) < count:
+                tried.append(os.dup(0))
         except OSError:
-            return 0
-        os.close(lowest)
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - lowest
+            return False
+        finally:
+            for fd in tried:
+                os.close(fd)
+        return True
 
     def use_reserve(self) -> None:
         """All that there is may be used now."""
