@@ -22,6 +22,7 @@ from tests.contract.programs import (
     Program,
     each_method,
     run_command,
+    wait_until,
     write,
 )
 
@@ -227,6 +228,42 @@ def test_a_signal_is_passed_on_to_the_program(name: str) -> None:
         os.kill(program.pid, getattr(signal, name))
         assert program.line() == f"heard {name}"
         assert program.finish().code == 5
+        program.leaves_nothing()
+    finally:
+        program.end()
+        program.close()
+
+
+COUNTS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda n, _: os.write(1, f"{signal.Signals(n).name}\\n".encode()))
+os.write(1, b"ready\\n")
+sys.stdin.readline()
+"""
+
+
+def test_a_signal_to_the_whole_group_reaches_the_program_once() -> None:
+    """And one to the command alone is passed on, whatever went before it."""
+    program = Program([*QUIET, "-c", COUNTS], stdin=-1, start_new_session=True)
+    try:
+        program.wait_for("ready")
+        wait_until(lambda: program.named("pn-witness"))
+        # passed on in the order of their numbers: a SIGINT too many would come before a SIGTERM
+        for send, name in (
+            (os.killpg, "SIGINT"),
+            (os.kill, "SIGTERM"),
+            (os.kill, "SIGINT"),
+            (os.kill, "SIGTERM"),
+            (os.killpg, "SIGINT"),
+            (os.killpg, "SIGINT"),
+            (os.kill, "SIGTERM"),
+            (os.killpg, "SIGTERM"),
+        ):
+            send(program.pid, getattr(signal, name))
+            assert program.line() == name
+        program.tell("end")
+        assert program.finish().lines[-1] == "SIGTERM"
         program.leaves_nothing()
     finally:
         program.end()

@@ -12,6 +12,7 @@ import signal
 import time
 
 from procession import _native
+from procession._cli.witness import Witness
 from procession._kernel import procfs
 from procession._wire import messages
 
@@ -75,6 +76,11 @@ class MainProcess:
             setsigmask=before,
         )
         self._pidfd = os.pidfd_open(self.pid)
+        self._witness: Witness | None = None
+        try:
+            self._witness = Witness()
+        except OSError:
+            pass  # what the whole group gets, main gets twice
         self.ended_by_itself = False
 
     def wait(self) -> tuple[int, Any]:
@@ -83,6 +89,8 @@ class MainProcess:
             pid, status, used = _next_end()
             if pid == self.pid:
                 self.ended_by_itself = os.WIFEXITED(status) and _was_told(self._own_end)
+                if self._witness is not None:
+                    self._witness.end()
                 return status, used
             if pid == 0:
                 self._hear(None)
@@ -90,13 +98,15 @@ class MainProcess:
     def _hear(self, seconds: float | None) -> None:
         """Wait for a signal; one that somebody sent to this process is meant for main.
 
-        The kernel's own come from the terminal: it tells the whole group, and so main.
+        What the terminal or anybody else sends to the whole group, main has got already.
         """
         if seconds is None:
             heard = signal.sigwaitinfo(self._signals)
         elif (heard := signal.sigtimedwait(self._signals, seconds)) is None:  # type: ignore[assignment]
             return
-        if heard.si_signo != signal.SIGCHLD and heard.si_code <= 0:
+        if heard.si_signo == signal.SIGCHLD or heard.si_code > 0:
+            return  # the kernel's own come from the terminal
+        if self._witness is None or not self._witness.saw(heard.si_signo):
             try:
                 signal.pidfd_send_signal(self._pidfd, heard.si_signo)
             except ProcessLookupError:
