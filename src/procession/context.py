@@ -26,7 +26,7 @@ from procession._launch import replacement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from procession._launch.handle import Handle
@@ -187,6 +187,17 @@ class _Context(BaseContext):
         from procession import connection
 
         return connection.Pipe(duplex)
+
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Where so many meet: see `procession.synchronize.Barrier`."""
+        from procession import synchronize
+
+        return synchronize.Barrier(parties, action, timeout, ctx=self.get_context())
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """A shared object without a lock: see `procession.sharedctypes.RawValue`."""

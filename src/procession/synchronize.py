@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 from multiprocessing import synchronize as _standard
-from multiprocessing.synchronize import Barrier, BoundedSemaphore, Semaphore
+from multiprocessing.synchronize import BoundedSemaphore, Semaphore
 from typing import Any
 
+from procession._sync.barrier import Barrier
 from procession._sync.condition import Condition
 from procession._sync.event import Event
 from procession._sync.lock import Lock, RLock
@@ -15,6 +16,7 @@ from procession._sync.lock import Lock, RLock
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 for _kind in (
+    Barrier,
     Condition,
     Event,
     Lock,

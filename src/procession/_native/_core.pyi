@@ -279,6 +279,36 @@ class Event:
         Signal handlers run meanwhile.
         """
 
+class Barrier:
+    """Where so many meet, in shared memory (src/barrier.h)."""
+
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def n_waiting(self) -> int: ...
+    @property
+    def parties(self) -> int: ...
+    def _attach(
+        self,
+        memory: Memory,
+        offset: int,
+        table: Table,
+        parties: int,
+        broken: Callable[[bool, int, int, int], BaseException],
+        /,
+    ) -> None:
+        """Be the barrier that lies there; once.
+
+        broken is called with (died, slot, generation, pid), the latter of whose death broke it,
+        if it was one; what it returns is raised.
+        """
+    def _wait(self, timeout: float | None, action: Callable[[], object] | None, /) -> int:
+        """As `multiprocessing.Barrier.wait`."""
+    def abort(self) -> None:
+        """As `multiprocessing.Barrier.abort`."""
+    def reset(self) -> None:
+        """As `multiprocessing.Barrier.reset`."""
+
 class Condition:
     """Who waits for a condition, in shared memory (src/condition.h).
 

@@ -377,6 +377,7 @@ static const struct {
     {"Lock", &pn_lock_spec},
     {"Event", &pn_event_spec},
     {"Condition", &pn_condition_spec},
+    {"Barrier", &pn_barrier_spec},
     {"Extent", &pn_extent_spec},
 };
 

@@ -38,6 +38,9 @@ extern PyType_Spec pn_lock_spec;
 /* Condition (module_condition.c). */
 extern PyType_Spec pn_condition_spec;
 
+/* Barrier (module_barrier.c). */
+extern PyType_Spec pn_barrier_spec;
+
 /* The deadline (CLOCK_MONOTONIC, PN_FOREVER, 0 = do not wait) of a timeout in seconds: None has no
  * limit, a negative one is 0. -1 with TypeError or ValueError. */
 int pn_deadline_of(PyObject *timeout, int64_t *ret_deadline_ns);
