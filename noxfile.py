@@ -119,8 +119,9 @@ def orphan_table(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Us and the standard library in turn; with `-- --update`, writes benchmarks/RESULTS.md."""
+    """Us, the standard library and the peers; with `-- --update`, writes benchmarks/RESULTS.md."""
     install(session)
+    session.install(*PEERS)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -20,6 +20,15 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
+def die():
+    """Be killed."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
 def start_and_sleep(connection):
     """Start a program in a session of its own, say so, and sleep."""
     import os

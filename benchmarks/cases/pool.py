@@ -1,4 +1,4 @@
-"""Pools and executors: tiny calls, one call, arrays, start and end, many futures."""
+"""Pools and executors: tiny calls, one call, arrays, futures, start and end, a worker's death."""
 
 from __future__ import annotations
 
@@ -72,6 +72,32 @@ def start_and_end(library: str, size: int) -> Iterator[float]:
             ask()
         workers.end()
         yield time.perf_counter() - began
+
+
+def death(library: str, size: int) -> Iterator[float]:
+    """A worker is killed in a call; until the next call has its result, in whatever way it can."""
+    workers = Workers(library, METHOD, size)
+    workers.submit(targets.nothing)()
+    try:
+        while True:
+            began = time.perf_counter()
+            dying = workers.submit(targets.die)
+            if library != "standard Pool":  # which waits for it for ever
+                with contextlib.suppress(Exception):
+                    dying()
+            try:
+                workers.submit(targets.nothing)()
+            except Exception:  # it is broken for good: a new one is what its user is left with
+                with contextlib.suppress(Exception):
+                    workers.end()
+                workers = Workers(library, METHOD, size)
+                workers.submit(targets.nothing)()
+            yield time.perf_counter() - began
+    finally:
+        if library == "standard Pool":
+            workers.it.terminate()  # it would wait for the calls that died
+        else:
+            workers.end()
 
 
 @contextlib.contextmanager
@@ -153,5 +179,13 @@ against(
     start_and_end,
     at_least=None,
     size=WORKERS,
+    seconds=15,
+)
+against(
+    "pool.death",
+    "a worker killed in its call, until its replacement has done the next",
+    death,
+    peers=("standard Pool", "standard executor", "loky", "pebble"),  # mpire's next call hangs
+    at_least=None,
     seconds=15,
 )

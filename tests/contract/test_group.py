@@ -195,7 +195,7 @@ def _wait_and_fail(conn: Any) -> None:
 
 def test_a_clean_up_that_fails_is_a_failure_too() -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        with ProcessGroup() as group:
+        with ProcessGroup(grace=60) as group:
             _, heard = busy(group, target=_fail_when_stopped)
             group.start(targets.raise_it, "plain")
     kinds = {type(error) for error in caught.value.exceptions}
@@ -204,8 +204,8 @@ def test_a_clean_up_that_fails_is_a_failure_too() -> None:
 
 
 def _fail_when_stopped(conn: Any) -> None:
-    conn.send("up")
     try:
+        conn.send("up")  # from here on it may be stopped
         time.sleep(60)
     except KeyboardInterrupt:
         raise OSError("cannot clean up") from None
@@ -217,7 +217,7 @@ def _fail_when_stopped(conn: Any) -> None:
 def test_an_exception_in_the_block_stops_all_and_comes_first() -> None:
     own = KeyError("in the block")
     with pytest.raises(ExceptionGroup) as caught:
-        with ProcessGroup() as group:
+        with ProcessGroup(grace=60) as group:
             _, heard = busy(group, target=_fail_when_stopped)
             raise own
     assert caught.value.exceptions[0] is own
