@@ -19,7 +19,7 @@ ARRAY = 8_000_000  # bytes
 
 def tiny_calls(library: str, size: int) -> Iterator[float]:
     """One of so many calls of a map that sends them one by one."""
-    with ended(library) as workers:
+    with ended(library, called=False) as workers:  # mpire cannot do both
         while True:
             items = range(size)
             began = time.perf_counter()
@@ -101,10 +101,10 @@ def death(library: str, size: int) -> Iterator[float]:
 
 
 @contextlib.contextmanager
-def ended(library: str, size: int = WORKERS) -> Iterator[Workers]:
-    """Workers that have done a call each."""
+def ended(library: str, size: int = WORKERS, *, called: bool = True) -> Iterator[Workers]:
+    """Workers that have done a call each, if wanted."""
     workers = Workers(library, METHOD, size)
-    for ask in [workers.submit(targets.nothing, n) for n in range(size)]:
+    for ask in [workers.submit(targets.nothing, n) for n in range(size if called else 0)]:
         ask()
     try:
         yield workers
@@ -138,7 +138,7 @@ against(
     "tiny calls one by one (chunksize 1), by the second",
     tiny_calls,
     at_least=5,
-    size=20_000,
+    size=5000,
     quick_size=50,
     seconds=30,
     unit="/s",
