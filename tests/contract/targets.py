@@ -366,3 +366,16 @@ def ask_proxy_after(words: Any, ready: Any, go: Any) -> tuple[str, int]:
     except procession.ManagerDied as died:
         return died.name, died.pid
     raise AssertionError("a dead server answered")
+
+
+def raise_and_interrupt_last_words() -> None:
+    from procession._child import ending
+
+    deliver = ending._deliver
+
+    def interrupted(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        deliver(*args)
+
+    ending._deliver = interrupted
+    raise ValueError("as told")

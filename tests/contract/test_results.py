@@ -36,6 +36,7 @@ from tests.contract.targets import (
     give_lock,
     leave,
     leave_at_once,
+    raise_and_interrupt_last_words,
     raise_it,
     wait,
 )
@@ -421,3 +422,13 @@ def test_a_result_of_a_killed_process_that_had_returned_is_kept(
 @each_method
 def test_arrays_and_buffers_come_back(method: str) -> None:
     assert start(method, give, array.array("d", range(1000))).result(20)[999] == 999.0
+
+
+@each_method
+def test_an_interrupt_among_the_last_words_takes_nothing_back(method: str) -> None:
+    """A group that is stopped interrupts its members, some of which fail at that very moment."""
+    process = start(method, raise_and_interrupt_last_words)
+    with pytest.raises(ValueError, match="as told"):
+        process.result(60)
+    assert process.ending.how is How.RAISED
+    assert process.exitcode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 
 from procession import _native
@@ -36,6 +37,7 @@ class LastWords:
         self._how = _native.HOW_NONE
         self._text = ""
         self._outcome: bytes | None = None
+        self._said: int | None = None
 
     def watch(self, process: Any) -> None:
         """Let the process's next ``run()`` be seen; it is called by ``_bootstrap`` as ever.
@@ -71,20 +73,39 @@ class LastWords:
         self._outcome = _dump(error=error)
 
     def say(self, code: int) -> int:
-        """Tell everybody; returns the exit status as the kernel will keep it."""
+        """Tell everybody, once; returns the exit status as the kernel will keep it.
+
+        Ctrl-C, or a group that stops its members, waits for that: it would leave half of it.
+        """
         code &= 0xFF  # more would be an OverflowError of os._exit(), in a frame of the starter's
         if self._seat is None:
             return code
+        if self._said is None:
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                signal.signal(signal.SIGINT, _too_late)
+            try:
+                self._said = self._say(self._seat, code)
+            finally:
+                if callable(handler):
+                    signal.signal(signal.SIGINT, handler)
+        return self._said
+
+    def _say(self, seat: Seat, code: int) -> int:
         how = self._how or _native.EXITED
         if how == _native.RETURNED and code != 0:
             how, self._text = _native.RAISED, self._text or "an exception after its code returned"
         shared: Any = sys.modules.get("procession._sync.shared")
         if shared is not None:  # what this process holds it leaves held, and says so
             shared.leave_held()
-        self._seat.table.finish(self._seat.index, how, code, self._text.encode())
-        if self._outcome is not None:
-            _deliver(self._seat, self._outcome)
+        if self._outcome is not None:  # first: who is killed in between has not raised for nothing
+            _deliver(seat, self._outcome)
+        seat.table.finish(seat.index, how, code, self._text.encode())
         return code
+
+
+def _too_late(number: int, frame: Any) -> None:
+    """Ctrl-C while the last words are said."""
 
 
 def describe(error: BaseException | None) -> str:
