@@ -311,3 +311,9 @@ os.register_at_fork(
     after_in_parent=_heap._after_fork_in_parent,
     after_in_child=_heap._after_fork_in_child,
 )
+
+
+def __getattr__(name: str) -> Any:
+    from multiprocessing import heap as _standard
+
+    return getattr(_standard, name)

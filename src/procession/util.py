@@ -1,7 +1,29 @@
-"""`multiprocessing.util` itself, private names and all: not ours yet."""
+"""`multiprocessing.util`: what is shared with it, and what newer Pythons added.
 
-import sys
-from multiprocessing import util
-from multiprocessing.util import *  # noqa: F403 (for static tools)
+Its state is one for both: finalizers, what runs after a fork, the logger.
+"""
 
-sys.modules[__name__] = util
+from __future__ import annotations
+
+from multiprocessing import util as _standard
+from typing import Any
+
+__all__ = list(_standard.__all__)
+__all__ += ["warn"]
+
+
+def warn(msg: object, *args: object) -> None:
+    """Log a warning of the library's."""
+    logger: Any = _standard._logger  # type: ignore[attr-defined]
+    if logger:
+        import logging
+
+        logger.log(logging.WARNING, msg, *args, stacklevel=2)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_standard)})
