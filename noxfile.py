@@ -127,10 +127,15 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """What the documents say is so; with `-- --paste`, a fresh picture in README.md."""
-    install(session)
+    """The documentation, built without warnings, and what it says is so.
+
+    With `-- --paste`, a fresh picture in README.md.
+    """
+    session.install("-e", ".[test,docs]")
     if "--paste" in session.posargs:
         session.run("python", "docs/picture.py")
+    build = ("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run(*build)
     session.run("pytest", "tests/docs", "tests/cli/test_examples.py")
 
 

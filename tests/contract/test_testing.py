@@ -37,7 +37,7 @@ def test_a_process_that_is_left_is_shown_and_ended(method: str) -> None:
     assert caught.value.processes == [process.pid]
     assert f"process     {process.pid} " in str(caught.value)
     process.join(30)
-    assert not psutil.pid_exists(process.pid)
+    testing.wait_until(lambda: not psutil.pid_exists(process.pid))  # reaped
     process.close()
 
 

@@ -14,8 +14,10 @@ from tests.contract.programs import run_command, run_text
 
 DOCUMENTS = (
     "README.md",
+    "README.zh-CN.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "docs/from-multiprocessing.md",
     "docs/guarantees.md",
     "docs/glossary.md",
 )
@@ -33,7 +35,9 @@ def readme() -> str:
 
 def documents(root: Path) -> list[Path]:
     found = [root / name for name in DOCUMENTS]
-    return found + sorted((root / "docs" / "decisions").glob("*.md"))
+    for folder in ("decisions", "how-to", "reference"):
+        found += sorted((root / "docs" / folder).glob("*.md"))
+    return found
 
 
 def test_files_that_are_named_exist(root: Path) -> None:
