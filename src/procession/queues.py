@@ -315,6 +315,16 @@ class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
             getattr(self, _HOOK)(error, item)  # a subclass sees to it
             return None
 
+    def empty(self) -> bool:
+        """Whether there was no item a moment ago.
+
+        Raises:
+            OSError: This process has put something into the queue, and then closed it.
+        """
+        if self._closed and self._has_put():
+            raise OSError("handle is closed")  # as after the feeder thread's end
+        return super().empty()
+
     def full(self) -> bool:
         """Whether there were ``maxsize`` items a moment ago."""
         return self.qsize() >= self._maxsize

@@ -6,6 +6,7 @@ the truth whenever the process is killed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -13,6 +14,8 @@ import random
 import time
 from multiprocessing import reduction
 from typing import Any
+
+from procession.queues import ShutDown
 
 ROWS = 4096  # producers and consumers that one run may have
 LOG = 400_000  # items that one run may have
@@ -82,3 +85,31 @@ def consume(queue: Any, ledger: Ledger, row: int, first: int, last: int, large: 
         ledger.got[at] = (producer + 1) << 32 | number
         ledger.marks[row] = at + 1
     os._exit(77)  # the log is full
+
+
+def do_tasks(tasks: Any, ledger: Ledger, row: int) -> None:
+    """Take tasks and report them until there is a ``None``."""
+    while True:
+        ledger.asked[row] = 1
+        task = tasks.get()
+        tasks.task_done()
+        ledger.done[row] += 1
+        if task is None:
+            return
+
+
+def take_until_shut(it: Any, ledger: Ledger, row: int) -> None:
+    """Take items until the queue is shut down."""
+    ledger.asked[row] = 1
+    for _ in it:
+        pass
+
+
+def shut_down(it: Any, immediate: bool, ledger: Ledger, row: int) -> None:
+    """Put some, then shut down, again and again, until it is killed."""
+    with contextlib.suppress(ShutDown):
+        for number in range(20):
+            it.put(number)
+    ledger.asked[row] = 1
+    while True:
+        it.shutdown(immediate)

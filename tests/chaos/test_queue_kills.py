@@ -1,21 +1,27 @@
-"""SIGKILL at any moment in put and get: no hang, nothing corrupt, nothing out of order, and of all
-items only those lost that a victim had in its hands (G4).
+"""SIGKILL at any moment in put, get, task_done and shutdown: no hang, nothing corrupt, nothing out
+of order, of all items only those lost that a victim had in its hands (G4), no memory kept (G5).
 
 `nox -s chaos` runs the same for longer.
 """
 
 from __future__ import annotations
 
+import os
+import queue
 import random
 import signal
 import time
+import warnings
 
 import pytest
 
 import procession
+from procession.queues import ShutDown
 from tests.chaos import queue_workers
 
-PATIENCE = 10.0  # seconds without any item coming through: a hang
+SHRUNK = 1 << 20  # bytes; an empty ring that is larger gives its memory back (src/ring_room.c)
+SLOW = (pytest.mark.slow, pytest.mark.timeout(900))
+PATIENCE = 30.0  # seconds without any item coming through: a hang
 
 
 class Chaos:
@@ -124,6 +130,13 @@ class Chaos:
             assert not numbers or max(numbers) < self.ledger.asked[producer], "never put"
             missing += len(set(range(self.ledger.done[producer])) - numbers)
         assert missing <= self.lost, f"{missing} lost, {self.lost} consumers killed"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", procession.ItemLostWarning)
+            assert self.queue.lost <= self.lost, "more reported than there were deaths"
+            with pytest.raises(queue.Empty):
+                self.queue.get(timeout=1.5)
+        kept = os.fstat(self.queue._shared[2].fd).st_blocks * 512
+        assert kept <= SHRUNK, f"{kept} bytes of memory are kept for nothing"
 
     def close(self) -> None:
         for process in self.producers + self.consumers:
@@ -143,10 +156,10 @@ class Chaos:
         ("forkserver", 4, 2, 0, False, 60),
         ("forkserver", 4, 2, 3, False, 60),
         ("forkserver", 2, 2, 0, True, 40),
-        pytest.param("fork", 1, 1, 0, False, 600, marks=pytest.mark.slow),
-        pytest.param("forkserver", 4, 2, 0, False, 600, marks=pytest.mark.slow),
-        pytest.param("forkserver", 4, 2, 3, False, 300, marks=pytest.mark.slow),
-        pytest.param("forkserver", 2, 2, 0, True, 300, marks=pytest.mark.slow),
+        pytest.param("fork", 1, 1, 0, False, 600, marks=SLOW),
+        pytest.param("forkserver", 4, 2, 0, False, 600, marks=SLOW),
+        pytest.param("forkserver", 4, 2, 3, False, 300, marks=SLOW),
+        pytest.param("forkserver", 2, 2, 0, True, 300, marks=SLOW),
     ],
 )
 def test_kills_in_put_and_get(method, producers, consumers, maxsize, large, kills, seed):
@@ -164,3 +177,108 @@ def test_kills_in_put_and_get(method, producers, consumers, maxsize, large, kill
         chaos.judge()
     finally:
         chaos.close()
+
+
+class Workers:
+    """Processes with one target, any of which may be killed; each has a row of the ledger."""
+
+    def __init__(self, method: str, seed: int, target, *args) -> None:
+        self.ctx = procession.get_context(method)
+        self.chance = random.Random(seed)
+        self.ledger = queue_workers.Ledger()
+        self.target, self.args = target, args
+        self.living: dict = {}
+        self.rows = 0
+
+    def add(self) -> None:
+        process = self.ctx.Process(target=self.target, args=(*self.args, self.ledger, self.rows))
+        process.start()
+        self.living[self.rows] = process
+        self.rows += 1
+
+    def kill_one(self) -> None:
+        """Kill one that is in the middle of its work."""
+        row = self.chance.choice(list(self.living))
+        victim = self.living.pop(row)
+        deadline = time.monotonic() + PATIENCE
+        while self.ledger.asked[row] == 0:
+            assert time.monotonic() < deadline, "it does not begin"
+            time.sleep(0.0005)
+        time.sleep(self.chance.random() * 0.004)
+        victim.kill()
+        victim.join(PATIENCE)
+        assert victim.exitcode == -signal.SIGKILL, victim.exitcode
+        victim.close()
+
+    def end_well(self) -> None:
+        for process in self.living.values():
+            process.join(PATIENCE)
+            assert process.exitcode == 0, process.ending
+
+    def close(self) -> None:
+        for process in self.living.values():
+            process.kill()
+            process.join(PATIENCE)
+            process.close()
+        self.ledger.close()
+
+
+@pytest.mark.filterwarnings("ignore::procession.ForkedThreadsWarning")
+@pytest.mark.parametrize(
+    ("method", "kills"),
+    [("fork", 30), pytest.param("forkserver", 150, marks=SLOW)],
+)
+def test_kills_in_get_and_task_done(method, kills, seed):
+    tasks = procession.get_context(method).JoinableQueue()
+    workers = Workers(method, seed, queue_workers.do_tasks, tasks)
+    put = 0
+    try:
+        for _ in range(3):
+            workers.add()
+        for _ in range(kills):
+            while tasks.qsize() < 2 * queue_workers.AHEAD:
+                tasks.put(put)
+                put += 1
+            workers.kill_one()
+            workers.add()
+        for _ in workers.living:
+            tasks.put(None)
+            put += 1
+        workers.end_well()
+        reported = sum(workers.ledger.done[: workers.rows])
+        left = tasks._stat()[1]  # a victim may have taken without reporting, or without noting it
+        assert 0 <= put - reported <= left + kills, (put, reported, left)
+        assert left <= kills
+        for _ in range(left):
+            tasks.task_done()
+        tasks.join()
+        with pytest.raises(ValueError, match="too many times"):
+            tasks.task_done()
+    finally:
+        workers.close()
+
+
+@pytest.mark.filterwarnings("ignore::procession.ForkedThreadsWarning")
+@pytest.mark.parametrize(
+    ("immediate", "rounds"),
+    [(False, 8), (True, 8), pytest.param(True, 100, marks=SLOW)],
+)
+def test_kills_in_shutdown(immediate, rounds, seed):
+    for number in range(rounds):
+        it = procession.get_context("fork").Queue(4)
+        takers = Workers("fork", seed + number, queue_workers.take_until_shut, it)
+        closers = Workers("fork", seed + number, queue_workers.shut_down, it, immediate)
+        try:
+            for _ in range(3):
+                takers.add()
+            closers.add()
+            closers.kill_one()
+            it.shutdown()  # if that was too early
+            takers.end_well()
+            with pytest.raises(ShutDown):
+                it.put(1)
+            with pytest.raises(ShutDown):
+                it.get()
+        finally:
+            takers.close()
+            closers.close()

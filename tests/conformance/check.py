@@ -2,6 +2,7 @@
 
     python tests/conformance/check.py                     the whole suite
     python tests/conformance/check.py --part processes    the classes about processes alone
+    python tests/conformance/check.py --part queues       those about queues and connections
     python tests/conformance/check.py --update            store what passes now and did not before
 
 `passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
@@ -45,6 +46,20 @@ PARTS = {
         "WithProcessesTestSubclassingProcess.*",
         "WithProcessesTestLogging.*",
         "WithProcessesTestPoolWorkerErrors.*",
+    ),
+    "queues": (
+        "OtherTest.*",
+        "TestClosedFile.*",
+        "TestInvalidHandle.*",
+        "TestSimpleQueue.*",
+        "TestWait.*",
+        "*TestConnection.*",
+        "*TestListener.*",
+        "*TestListenerClient.*",
+        "*TestPicklingConnections.*",
+        "*TestPoll.*",
+        "*TestQueue.*",
+        "ChallengeResponseTest.*",
     ),
 }
 SLOWEST = 60.0  # seconds for one test; the suite's longest takes five

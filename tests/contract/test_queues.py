@@ -173,6 +173,11 @@ def test_a_closed_queue_says_so() -> None:
     queue.join()
     queue.join_thread()
     queue.cancel_join_thread()
+    with pytest.raises(OSError, match="is closed"):
+        queue.empty()
+    unused = procession.Queue()
+    unused.close()
+    assert unused.empty()
     simple = procession.SimpleQueue()
     simple.close()
     simple.close()

@@ -429,6 +429,8 @@ class Ring:
         """Use a ring; descriptors stay the caller's, who keeps them while it is used."""
     def _close(self, release: bool, /) -> None:
         """Let no item in or out any more in this process; `release`: use its memory no more."""
+    def _has_put(self) -> bool:
+        """Whether something was put by this object."""
     def _is_open(self) -> bool:
         """Whether its memory is in use."""
     def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:

@@ -218,6 +218,7 @@ static PyObject *put_value(Ring *self, PyObject *value, int64_t deadline)
     if (!pn_ring_enter(self))
         return NULL;
     int result = pn_item_put(self, value, deadline);
+    self->has_put |= result == 0;
     PyObject *answer = result == 0            ? Py_NewRef(Py_None)
                        : result == -ECANCELED ? NULL
                                               : raise(self, result, pn_queue_types.full);
@@ -491,6 +492,12 @@ static PyObject *ring_is_open(PyObject *object, PyObject *unused)
     return PyBool_FromLong(((Ring *)object)->open);
 }
 
+static PyObject *ring_has_put(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((Ring *)object)->has_put);
+}
+
 static PyObject *ring_qsize(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -535,6 +542,7 @@ static PyMethodDef ring_methods[] = {
     {"_is_alone", ring_is_alone, METH_NOARGS, NULL},
     {"_reap", ring_reap, METH_NOARGS, NULL},
     {"_users", ring_users, METH_NOARGS, NULL},
+    {"_has_put", ring_has_put, METH_NOARGS, NULL},
     {"_is_open", ring_is_open, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

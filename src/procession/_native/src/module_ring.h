@@ -11,6 +11,7 @@ typedef struct {
     PyObject *table, *memory; /* what `ring` points into */
     int open;
     int closed; /* by this process's user */
+    int has_put; /* this process has put something */
     int users;  /* threads inside without the GIL */
 } Ring;
 
