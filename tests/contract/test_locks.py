@@ -432,6 +432,23 @@ def test_not_from_one_that_is_stopped(holder: Callable[..., Any]) -> None:
     os.kill(process.pid, signal.SIGCONT)
 
 
+def test_not_from_one_that_is_traced(holder: Callable[..., Any]) -> None:
+    import ctypes
+
+    lock = procession.Lock()
+    process = holder("forkserver", lock)
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    if ptrace(16, process.pid, None, None) != 0:  # PTRACE_ATTACH
+        pytest.skip("no tracing here")
+    os.waitpid(process.pid, 0x40000000)  # __WALL: it is stopped, and we are its tracer
+    assert_kept(lock)
+    assert ptrace(17, process.pid, None, None) == 0  # PTRACE_DETACH
+    assert_kept(lock)
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.warns(OwnerDiedWarning):
+        assert lock.acquire(timeout=PATIENCE)
+
+
 @each_method
 def test_not_from_one_whose_first_thread_has_ended(method: str, holder: Callable[..., Any]) -> None:
     lock = procession.get_context(method).Lock()
