@@ -125,6 +125,17 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+PROGRAMS = ("joblib", "scikit-learn", "mpire", "pebble", "coverage", "django", "pytest-xdist")
+
+
+@nox.session
+def programs(session: nox.Session) -> None:
+    """Programs and libraries that nobody here wrote, under `procession run` or with our context."""
+    install(session)
+    session.install(*PROGRAMS)
+    session.run("pytest", "-m", "slow", "tests/programs", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, built without warnings, and what it says is so.
