@@ -457,7 +457,7 @@ class Pool(_StandardPool):  # type: ignore[misc]
         return ended
 
 
-class ThreadPool(Pool):
+class ThreadPool(Pool, _private.ThreadPool):  # type: ignore[misc]
     """As `Pool`, with threads of this process for workers.
 
     Args:

@@ -379,3 +379,29 @@ def raise_and_interrupt_last_words() -> None:
 
     ending._deliver = interrupted
     raise ValueError("as told")
+
+
+def take_queue(queue: Any) -> None:
+    global taken
+    taken = queue
+
+
+def put_in_taken(item: Any) -> None:
+    taken.put(item)
+
+
+def use_shared(queue: Any, lock: Any, value: Any) -> None:
+    with lock:
+        value.value += 1
+    queue.put("used")
+
+
+def log_a_word() -> None:
+    import logging
+
+    handler = logging.StreamHandler(open(2, "w", closefd=False))  # noqa: SIM115  (not pytest's)
+    handler.setFormatter(logging.Formatter("[%(processName)s %(threadName)s] %(message)s"))
+    logger = logging.getLogger("of a child")
+    logger.propagate = False
+    logger.addHandler(handler)
+    logger.warning("a word")
