@@ -125,6 +125,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """An hour of a mix of everything with random kills, or two minutes with `-- --quick`."""
+    install(session)
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
 PROGRAMS = ("joblib", "scikit-learn", "mpire", "pebble", "coverage", "django", "pytest-xdist")
 
 
