@@ -755,7 +755,8 @@ class Crew:
                 error = self._words.died(hand, ending, batch.job.text(batch.items[at]), stack)
             if error is not None:
                 self.later(functools.partial(self._fail, batch, at, error))
-        if not hand.ready and not self._terminated and self.broken is None:
+        by_us = hand.verdict is not None or self._terminated
+        if not hand.ready and not by_us and self.broken is None:
             self._judge_start(hand, ending, stack, initializing=initializing)
         self._replenish()
         self._assign()
