@@ -111,15 +111,22 @@ class Zygote:
 
     def _serve(self) -> None:
         while True:
-            for fd, _ in self._epoll.poll(0 if self._busy() else -1):
+            # a recording wants to know of stops, too, which are seen where the reaper looks itself
+            children = None if self._table.recorded() else self._reaper.children
+            timeout = 0 if self._busy() else -1
+            ready, ended, left = _native.attend(
+                self._table, self._epoll.fileno(), timeout, self._signals, children
+            )
+            for place in ended:
+                self._ended(*place)
+            if left:
+                self._reaper.reap()
+            for fd in ready:
                 if fd == self._guard_pidfd:
                     return
                 if fd == self._guard.fileno():
                     if not self._hear_guard():
                         return
-                elif fd == self._signals:
-                    os.read(fd, 4096)
-                    self._reaper.reap()
                 elif fd == self._bell:
                     os.eventfd_read(fd)
                 elif fd in self._owners:

@@ -357,6 +357,25 @@ def peek_child() -> tuple[int, int, int, int, int] | None:
     ChildProcessError: there is no child at all.
     """
 
+def attend(
+    table: Table,
+    epoll: int,
+    timeout_ms: int,
+    signals: int,
+    children: dict[int, tuple[int, int]] | None,
+    /,
+) -> tuple[list[int], list[tuple[int, int]], bool]:
+    """Wait for events, as a process of one thread: the GIL is kept. -1 ms has no limit.
+
+    When the signalfd is among them it is emptied, and children that have ended are reaped: the
+    table is told first. They are taken out of the dict (pid to index and generation).
+
+    Returns:
+        The other descriptors that are ready; the places of the children reaped; whether there are
+        dead left to look into: who was killed by SIGKILL, who is no child of the dict, or all of
+        them where there is none.
+    """
+
 def mrelease(pidfd: int, /) -> int:
     """Free the memory of a killed process (process_mrelease(2)); 0 or the errno."""
 

@@ -324,6 +324,7 @@ static PyMethodDef functions[] = {
     {"apply_surroundings", apply_surroundings, METH_VARARGS, NULL},
     {"credentials", credentials, METH_NOARGS, NULL},
     {"peek_child", peek_child, METH_NOARGS, NULL},
+    {"attend", pn_attend, METH_VARARGS, NULL},
     {"pidfd_exit_status", pidfd_exit_status, METH_VARARGS, NULL},
     {"mrelease", mrelease, METH_VARARGS, NULL},
     {"signalfd", open_signalfd, METH_VARARGS, NULL},
