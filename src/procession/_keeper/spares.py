@@ -16,7 +16,7 @@ from procession._wire import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import NoReturn
 
     from procession._wire import channel
@@ -48,19 +48,28 @@ def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
         importlib.import_module(name)
     if main_path is not None:
         main_module.compile_ahead(main_path)
-    if threads() > 1:
-        return  # nothing will be forked from here
+    settle()
+
+
+def rehearse() -> Iterator[None]:
+    """Go a child's way in this process, so that children find it gone (`rehearsal`).
+
+    In steps of a millisecond or two: between them there may be more urgent work.
+    """
+    global _pages
     from procession._keeper import __main__ as entry
     from procession._keeper import rehearsal
 
-    global _pages
     try:
-        rehearsal.rehearse()
+        for _ in range(rehearsal.ROUNDS):
+            rehearsal.go_once()
+            yield
         settle()
+        yield
+        require_one_thread()
         _pages = rehearsal.scout()
     except Exception:  # whatever it is, each child can do all of it itself
         entry.report()
-        settle()
 
 
 def settle() -> None:

@@ -19,7 +19,7 @@ from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from procession._keeper.forked import ForkedChildren
 
@@ -97,6 +97,7 @@ class Zygote:
         self._main_path = main_path
         self._modules = modules
         self._is_warm = False
+        self._rehearsal: Iterator[None] | None = None
 
     def run(self) -> None:
         """Serve until the guard says that the program is over, or is dead."""
@@ -173,19 +174,26 @@ class Zygote:
     # --- what is done ----------------------------------------------------------------------
 
     def _busy(self) -> bool:
-        return any(owner.lacks for owner in self._owners.values())
+        return self._rehearsal is not None or any(owner.lacks for owner in self._owners.values())
 
     def _work(self) -> None:
         """One piece of work: whoever waits first, then stocks.
 
         One piece only, so that deaths and new owners are heard between two forks. The program's
-        first spare is made cold, since main waits for it; what follows is worth warming up for.
+        first spare is made cold, since main waits for it; what follows is worth warming up for,
+        and then, as long as nobody waits, what follows that is worth rehearsing for.
         """
         lacking = [owner for owner in self._owners.values() if owner.lacks]
-        if lacking:
+        if self._rehearsal is not None and not any(owner.waiting for owner in lacking):
+            try:
+                next(self._rehearsal)
+            except StopIteration:
+                self._rehearsal = None
+        elif lacking:
             if self._reaper.children and not self._is_warm:
                 self._is_warm = True
                 spares.warm_up(self._main_path, self._modules)
+                self._rehearsal = spares.rehearse()
             owner = max(lacking, key=lambda o: (o.waiting, o.target - len(o.stock)))
             self._make_spare(owner)
 
