@@ -207,6 +207,9 @@ def kept_descriptors() -> set[int]:
     for region in (memory._begun, memory._begun_growing) if memory else ():
         if region is not None:  # the next small object goes there
             held.add(region.memory.fileno())
+    semaphore = sys.modules.get("procession._sync.semaphore")
+    if semaphore is not None and semaphore._begun is not None:
+        held.add(semaphore._begun.memory.fileno())
     heap = sys.modules.get("procession.heap")
     if heap is not None and heap._heap._spaces:  # the arena that the next value comes from
         arena = heap._heap._spaces[-1].arena

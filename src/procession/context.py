@@ -170,6 +170,26 @@ class _Context(BaseContext):
 
         return synchronize.RLock(on_owner_death=on_owner_death, ctx=self.get_context())
 
+    def Semaphore(
+        self, value: int = 1, *, reclaim: bool = False, on_owner_death: str = "warn"
+    ) -> Any:
+        """A number of permits: see `procession.synchronize.Semaphore`."""
+        from procession import synchronize
+
+        return synchronize.Semaphore(
+            value, reclaim=reclaim, on_owner_death=on_owner_death, ctx=self.get_context()
+        )
+
+    def BoundedSemaphore(
+        self, value: int = 1, *, reclaim: bool = False, on_owner_death: str = "warn"
+    ) -> Any:
+        """Permits that never get more: see `procession.synchronize.BoundedSemaphore`."""
+        from procession import synchronize
+
+        return synchronize.BoundedSemaphore(
+            value, reclaim=reclaim, on_owner_death=on_owner_death, ctx=self.get_context()
+        )
+
     def Event(self) -> Any:
         """A flag that wakes all who wait for it: see `procession.synchronize.Event`."""
         from procession import synchronize

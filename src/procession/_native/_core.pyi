@@ -339,6 +339,56 @@ class Condition:
     def __enter__(self) -> bool: ...
     def __exit__(self, *_: object) -> None: ...
 
+class Semaphore:
+    """Permits in shared memory, and who has them (src/semaphore.h).
+
+    Attributes:
+        recovered: How many permits came back from the dead.
+        maxvalue: How many there may be.
+    """
+
+    @property
+    def recovered(self) -> int: ...
+    @property
+    def maxvalue(self) -> int: ...
+    @property
+    def _capacity(self) -> int: ...
+    def _attach(
+        self,
+        memory: Memory,
+        offset: int,
+        table: Table,
+        on_death: Callable[[int, int], object],
+        /,
+    ) -> None:
+        """Be the semaphore that lies there; once.
+
+        on_death is called with (slot, generation) of the process whose death gave back what was
+        acquired. What it raises is raised, by a caller who does not have the permit.
+        """
+    def _make(self, value: int, bound: int, reclaim: bool, /) -> None:
+        """Begin with so many permits; once, before anybody else has it."""
+    def _room(self, entries: int, /) -> None:
+        """There is memory for so many entries of the ledger. When there are too few, acquiring
+        calls _grow(slot) of its own object.
+        """
+    def _leave(self) -> None:
+        """What this process has stays taken when it has ended."""
+    def acquire(self, block: bool = ..., timeout: float | None = ...) -> bool:
+        """As `multiprocessing.Semaphore.acquire`."""
+    def release(self) -> None:
+        """As `multiprocessing.Semaphore.release`."""
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *_: object) -> None: ...
+    def get_value(self) -> int:
+        """Permits that are free."""
+    def locked(self) -> bool:
+        """Whether none is free."""
+    def _get_value(self) -> int: ...
+    def _is_zero(self) -> bool: ...
+    def _is_mine(self) -> bool: ...
+    def _count(self) -> int: ...
+
 def set_subreaper(on: bool, /) -> None:
     """Adopt orphaned descendants, or no more (PR_SET_CHILD_SUBREAPER)."""
 

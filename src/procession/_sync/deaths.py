@@ -52,6 +52,19 @@ def tell_of_owner(
     )
 
 
+def tell_of_holder(what: str, table: _native.Table, mode: str, index: int, generation: int) -> None:
+    """Say whose death gave a permit back."""
+    name, pid, ending = who(table, index, generation)
+    if mode == "raise":
+        raise OwnerDied(what, name, pid, ending)
+    warnings.warn(
+        f"a permit of this {what} was held by {person(name, pid)}, which {past(ending)}: it is "
+        "back, and what it was for may be half done",
+        OwnerDiedWarning,
+        stacklevel=2,
+    )
+
+
 def person(name: str, pid: int) -> str:
     """A process as a sentence names it."""
     return f"process {name!r} (pid {pid})" if pid else "a process that is long gone"

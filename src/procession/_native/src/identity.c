@@ -127,3 +127,11 @@ enum pn_fate pn_owner_fate(const struct pn_table *table, uint64_t owner)
         return PN_DEAD;
     return pn_fate(table, &table->slots[index], pn_owner_generation(owner));
 }
+
+int pn_owner_came_to_its_end(const struct pn_table *table, uint64_t owner)
+{
+    const struct pn_slot *slot = &table->slots[pn_owner_index(owner)];
+    uint32_t how = atomic_load_explicit(&slot->how, memory_order_acquire);
+    uint64_t word = atomic_load(&slot->word);
+    return pn_word_generation(word) == pn_owner_generation(owner) && how != PN_HOW_NONE;
+}

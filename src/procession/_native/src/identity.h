@@ -65,4 +65,8 @@ static inline int pn_self_owner(struct pn_self *self, uint64_t *ret_owner)
 /* What has become of the process that an owner word names; of nobody: PN_DEAD. */
 enum pn_fate pn_owner_fate(const struct pn_table *table, uint64_t owner);
 
+/* Whether a process said last words before it died. A slot that is another's by now cannot tell:
+ * then it did not, since who says them also marks what it leaves. */
+int pn_owner_came_to_its_end(const struct pn_table *table, uint64_t owner);
+
 #endif

@@ -3,16 +3,6 @@
 
 #include "mutex.h"
 
-/* Whether the owner said last words before it died. A slot that is another's by now cannot tell:
- * then it did not, since who says them also marks the locks that it leaves. */
-static int came_to_its_end(const struct pn_table *table, uint64_t owner)
-{
-    const struct pn_slot *slot = &table->slots[pn_owner_index(owner)];
-    uint32_t how = atomic_load_explicit(&slot->how, memory_order_acquire);
-    uint64_t word = atomic_load(&slot->word);
-    return pn_word_generation(word) == pn_owner_generation(owner) && how != PN_HOW_NONE;
-}
-
 static void note_holder(struct pn_lock *lock, uint64_t holder)
 {
     atomic_store_explicit(&lock->count, 1, memory_order_relaxed);
@@ -30,7 +20,7 @@ static int ask_for_owner(const struct pn_table *table, struct pn_lock *lock, uin
     *ret_dying = fate == PN_DYING;
     if (fate != PN_DEAD)
         return 0;
-    if (came_to_its_end(table, word)) {
+    if (pn_owner_came_to_its_end(table, word)) {
         (void)atomic_compare_exchange_strong(&lock->word, &word, word | PN_LEFT);
         return -EAGAIN;
     }

@@ -379,6 +379,7 @@ static const struct {
     {"Event", &pn_event_spec},
     {"Condition", &pn_condition_spec},
     {"Barrier", &pn_barrier_spec},
+    {"Semaphore", &pn_semaphore_spec},
     {"Extent", &pn_extent_spec},
 };
 

@@ -35,6 +35,9 @@ PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
 /* Event (module_event.c). */
 extern PyType_Spec pn_event_spec;
 
+/* Semaphore (module_semaphore.c). */
+extern PyType_Spec pn_semaphore_spec;
+
 /* Lock (module_lock.c). */
 extern PyType_Spec pn_lock_spec;
 
