@@ -1,7 +1,7 @@
 """Objects between processes that survive the death of whoever uses them.
 
-What else `multiprocessing.synchronize` has comes from there. The face of the room `_sync`: an object
-a module there.
+What else `multiprocessing.synchronize` has comes from there. The face of the room `_sync`: an
+object a module there.
 """
 
 from __future__ import annotations

@@ -216,11 +216,10 @@ int pn_semaphore_take(struct pn_self *self, struct pn_semaphore *it, enum pn_sor
         if (result == 0 && slept)
             result = -EINTR;
         if (result == 0)
-            pn_gate_enter(&it->gate, &wait->ticket, wait->deadline_ns);
+            pn_gate_enter(self, &it->gate, &wait->ticket, wait->deadline_ns);
         pn_mutex_unlock(&it->mutex);
         if (result < 0)
             break;
-        pn_wait_as(&wait->ticket.wait, self->table, me);
         for (unsigned int n = 0; n < living.count; n++)
             pn_wait_for(&wait->ticket.wait, living.holders[n]);
         if (living.soon)
