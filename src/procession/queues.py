@@ -7,10 +7,10 @@ in its hands (G4). `put` blocks only where ``maxsize`` says so.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import pickle
 import queue
-import signal
 import warnings
 from collections.abc import Iterator
 from multiprocessing import queues as _standard
@@ -56,8 +56,8 @@ def _only_waits() -> bool:
     """Whether nothing in this process can happen while its one thread waits, but for Ctrl-C."""
     if len(os.listdir("/proc/self/task")) != 1:
         return False
-    handlers = map(signal.getsignal, signal.valid_signals())
-    return all(one is signal.default_int_handler or not callable(one) for one in handlers)
+    handlers = map(_signal.getsignal, range(1, _signal.NSIG))  # without an enum for each
+    return all(one is _signal.default_int_handler or not callable(one) for one in handlers)
 
 
 # --- the ends, as others see them ---------------------------------------------------------------

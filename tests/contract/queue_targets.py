@@ -36,6 +36,7 @@ def echo(queue: Any, answers: Any) -> None:
 
 def use_what_comes(queue: Any) -> None:
     inner, lock = queue.get()
+    inner.put("at the lock")
     with lock:
         inner.put("through a queue that came through a queue")
 

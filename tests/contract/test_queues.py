@@ -102,6 +102,15 @@ def test_a_child_that_put_much_can_be_joined_first(crew: Crew, method: str) -> N
     assert memory_of(queue) <= 65536, "it comes back when somebody has waited for a second"
 
 
+@pytest.mark.slow
+@each_method
+def test_a_child_that_put_a_gigabyte_can_be_joined_first(crew: Crew, method: str) -> None:
+    ctx = procession.get_context(method)
+    queue = ctx.Queue(max_bytes=3 << 30)
+    assert crew.ends_well(crew.start(ctx, targets.put_bytes, queue, 10_000_000, 100))
+    assert [queue.get() == bytes([n]) * 10_000_000 for n in range(100)] == [True] * 100
+
+
 @each_method
 def test_what_was_put_outlives_an_exit_without_goodbye(crew: Crew, method: str) -> None:
     ctx = procession.get_context(method)
@@ -284,23 +293,14 @@ def test_queues_and_locks_travel_through_queues(crew: Crew, method: str) -> None
     outer = ctx.Queue()
     child = crew.start(ctx, targets.use_what_comes, outer)
     inner = ctx.Queue()
-    outer.put((inner, threading_free_lock(ctx)))
+    lock = ctx.Lock()
+    with lock:
+        outer.put((inner, lock))
+        assert inner.get(timeout=LIMIT) == "at the lock"
+        with pytest.raises(standard_queue.Empty):
+            inner.get(timeout=0.2)  # it is the same lock
     assert inner.get(timeout=LIMIT) == "through a queue that came through a queue"
     assert crew.ends_well(child)
-
-
-def threading_free_lock(ctx: Any) -> Any:
-    """A lock where locks travel, else what is used alike."""
-    lock = ctx.Lock()
-    return lock if type(lock).__module__.startswith("procession") else NoLock()
-
-
-class NoLock:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: Any) -> None:
-        pass
 
 
 def test_it_arrives_as_the_same_memory_in_its_own_process() -> None:
