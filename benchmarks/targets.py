@@ -57,6 +57,32 @@ def take_turns(connection, lock):
         connection.send(None)
 
 
+def play(connection, condition, turn):
+    """As often as is asked for, give the turn back."""
+    while True:
+        try:
+            rounds = connection.recv()
+        except EOFError:
+            return
+        with condition:
+            for _ in range(rounds):
+                while turn.value != 1:
+                    condition.wait()
+                turn.value = 0
+                condition.notify()
+
+
+def meet(connection, barrier):
+    """As often as is asked for, meet the others."""
+    while True:
+        try:
+            rounds = connection.recv()
+        except EOFError:
+            return
+        for _ in range(rounds):
+            barrier.wait()
+
+
 def wait_for_lock(connection, lock):
     """Say so, then wait for a lock; say when it came."""
     import time

@@ -170,6 +170,78 @@ Benchmark(
 )
 
 
+# --- conditions and barriers --------------------------------------------------------------------
+
+
+def ping_pong(mp: Any, rounds: int) -> Iterator[float]:
+    """Give the turn to another process by a condition, and get it back."""
+    condition, turn = mp.Condition(), mp.Value("i", 0, lock=False)
+    here, there = mp.Pipe()
+    process = mp.Process(target=targets.play, args=(there, condition, turn))
+    process.start()
+    there.close()
+    try:
+        while True:
+            here.send(rounds)
+            began = time.perf_counter()
+            with condition:
+                for _ in range(rounds):
+                    turn.value = 1
+                    condition.notify()
+                    while turn.value != 0:
+                        condition.wait()
+            yield (time.perf_counter() - began) / rounds
+    finally:
+        here.close()
+        process.join()
+
+
+def meeting(mp: Any, parties: int) -> Iterator[float]:
+    """Meet at a barrier, all of them processes but one."""
+    rounds = 100
+    barrier = mp.Barrier(parties)
+    pairs = [mp.Pipe() for _ in range(parties - 1)]
+    processes = [mp.Process(target=targets.meet, args=(there, barrier)) for _, there in pairs]
+    for process in processes:
+        process.start()
+    for _, there in pairs:
+        there.close()
+    try:
+        while True:
+            for here, _ in pairs:
+                here.send(rounds)
+            barrier.wait()
+            began = time.perf_counter()
+            for _ in range(rounds - 1):
+                barrier.wait()
+            yield (time.perf_counter() - began) / (rounds - 1)
+    finally:
+        for here, _ in pairs:
+            here.close()
+        for process in processes:
+            process.join()
+
+
+Benchmark(
+    "locks.condition",
+    "a turn given to another process by a `Condition`, and got back",
+    ping_pong,
+    goals=[Versus(PEER, None)],
+    size=500,
+    quick_size=10,
+    seconds=5.0,
+)
+Benchmark(
+    "locks.barrier",
+    "four processes meet at a `Barrier`",
+    meeting,
+    goals=[Versus(PEER, None)],
+    size=4,
+    quick_size=2,
+    seconds=5.0,
+)
+
+
 # --- its holder is killed -----------------------------------------------------------------------
 
 

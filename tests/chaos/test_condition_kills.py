@@ -56,7 +56,7 @@ def kill(pid: int) -> None:
 def say(what: str, kills: int, gaps: list[float], more: str) -> None:
     gaps.sort()
     print(
-        f"{what}: {kills} kills, {more}; gap p50 {gaps[len(gaps) // 2] * 1e3:.1f} "
+        f"{what}: {kills} kills, {more}: p50 {gaps[len(gaps) // 2] * 1e3:.1f} "
         f"p99 {gaps[len(gaps) * 99 // 100] * 1e3:.1f} max {gaps[-1] * 1e3:.1f} ms"
     )
     assert gaps[-1] < SOON, "a wake-up was lost"
@@ -127,7 +127,12 @@ def condition_ordeal(kills: int, seed: int) -> None:
     finally:
         for pid in (*people, producer):
             kill(pid)
-    say("Condition", kills, gaps, f"{board.get(TAKEN)} items, {lock.recovered} locks recovered")
+    say(
+        "Condition",
+        kills,
+        gaps,
+        f"{board.get(TAKEN)} items, {lock.recovered} locks recovered; ten items, naps included",
+    )
     board.view.release()
 
 
@@ -188,7 +193,12 @@ def barrier_ordeal(kills: int, seed: int) -> None:
         for pid in people:
             kill(pid)
     assert named > 0, "nobody was ever killed while it waited"
-    say("Barrier", kills, gaps, f"{board.get(2 * PEOPLE + 1)} waits, {named} named")
+    say(
+        "Barrier",
+        kills,
+        gaps,
+        f"{board.get(2 * PEOPLE + 1)} waits, {named} named; until all are told",
+    )
     board.view.release()
 
 
