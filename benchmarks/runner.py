@@ -34,11 +34,13 @@ class RunningSide:
     def __init__(self, benchmark: Benchmark, label: str, *, quick: bool) -> None:
         self.label = label
         script = os.path.join(ROOT, "benchmarks", "side.py")
+        # as users' programs are: no child compiles the module of its target from source again
+        environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", script, benchmark.name, label, "quick" if quick else "full"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": ROOT},
+            env={**environ, "PYTHONPATH": ROOT},
             start_new_session=True,
         )
 
