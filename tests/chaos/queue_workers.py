@@ -18,7 +18,8 @@ from typing import Any
 from procession.queues import ShutDown
 
 ROWS = 4096  # producers and consumers that one run may have
-LOG = 400_000  # items that one run may have
+LOG = 3_000_000  # items that one run may have
+SHARE = 1000  # of them for one consumer
 AHEAD = 300  # items in the queue at most, about
 SIZES = (0, 1, 7, 64, 300, 5_000)
 LARGE = (150_000, 400_000, 1_500_000)

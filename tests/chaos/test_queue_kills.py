@@ -11,7 +11,6 @@ import queue
 import random
 import signal
 import time
-import warnings
 
 import pytest
 
@@ -49,8 +48,8 @@ class Chaos:
         self.producers.append(process)
 
     def add_consumer(self) -> None:
-        first = len(self.readers) * (queue_workers.LOG // 400)
-        last = first + queue_workers.LOG // 400
+        first = len(self.readers) * (queue_workers.SHARE)
+        last = first + queue_workers.SHARE
         process = self.ctx.Process(
             target=queue_workers.consume,
             args=(self.queue, self.ledger, len(self.readers), first, last, self.large),
@@ -130,11 +129,9 @@ class Chaos:
             assert not numbers or max(numbers) < self.ledger.asked[producer], "never put"
             missing += len(set(range(self.ledger.done[producer])) - numbers)
         assert missing <= self.lost, f"{missing} lost, {self.lost} consumers killed"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", procession.ItemLostWarning)
-            assert self.queue.lost <= self.lost, "more reported than there were deaths"
-            with pytest.raises(queue.Empty):
-                self.queue.get(timeout=1.5)
+        assert self.queue.lost <= self.lost, "more reported than there were deaths"
+        with pytest.raises(queue.Empty):
+            self.queue.get(timeout=1.5)
         kept = os.fstat(self.queue._shared[2].fd).st_blocks * 512
         assert kept <= SHRUNK, f"{kept} bytes of memory are kept for nothing"
 
@@ -149,6 +146,7 @@ class Chaos:
 
 
 @pytest.mark.filterwarnings("ignore::procession.ForkedThreadsWarning")
+@pytest.mark.filterwarnings("ignore::procession.ItemLostWarning")  # in forked copies, too
 @pytest.mark.parametrize(
     ("method", "producers", "consumers", "maxsize", "large", "kills"),
     [
@@ -224,6 +222,7 @@ class Workers:
 
 
 @pytest.mark.filterwarnings("ignore::procession.ForkedThreadsWarning")
+@pytest.mark.filterwarnings("ignore::procession.ItemLostWarning")  # in forked copies, too
 @pytest.mark.parametrize(
     ("method", "kills"),
     [("fork", 30), pytest.param("forkserver", 150, marks=SLOW)],
@@ -259,6 +258,7 @@ def test_kills_in_get_and_task_done(method, kills, seed):
 
 
 @pytest.mark.filterwarnings("ignore::procession.ForkedThreadsWarning")
+@pytest.mark.filterwarnings("ignore::procession.ItemLostWarning")  # in forked copies, too
 @pytest.mark.parametrize(
     ("immediate", "rounds"),
     [(False, 8), (True, 8), pytest.param(True, 100, marks=SLOW)],
