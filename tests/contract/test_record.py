@@ -29,6 +29,11 @@ def wait_for_ever(ready: object) -> None:
     time.sleep(3600)
 
 
+def take_for_ever(lock: object, ready: object) -> None:
+    lock.acquire()  # type: ignore[attr-defined]
+    wait_for_ever(ready)
+
+
 def give(value: object) -> object:
     return value
 
@@ -128,6 +133,27 @@ def test_a_wait_that_goes_on_can_be_read_while_it_lasts(path: Path) -> None:
     assert [wait.whom for wait in read(path).main.waits] == [patient.id]
     assert read(path).main.waits[0].began == pytest.approx(wait.began, abs=0.001)
     assert read(path).main.waits[0].ended == pytest.approx(patient.ended, abs=0.001)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@fork_beside_pytests_threads
+def test_a_lock_passed_on_from_the_dead_is_on_the_record(method: str, path: Path) -> None:
+    context = procession.get_context(method)
+    lock, (ours, theirs) = context.Lock(), procession.Pipe()
+    with procession.record(path), ours, theirs:
+        holder = context.Process(target=take_for_ever, args=(lock, theirs), name="holder")
+        holder.start()
+        assert ours.recv() == "up"
+        holder.kill()
+        holder.join(LIMIT)
+        with pytest.warns(procession.OwnerDiedWarning):
+            assert lock.acquire(timeout=LIMIT)
+        lock.release()
+    said = told(path)
+    (asked,) = (event for event in said if isinstance(event, events.ProcessAsked))
+    (died,) = (event for event in said if isinstance(event, events.LockOwnerDied))
+    assert (died.owner, died.taker, died.lock) == (asked.id, 0, "Lock")
+    assert asked.at <= died.at
 
 
 def test_what_ran_before_is_on_the_record_with_its_times(path: Path) -> None:

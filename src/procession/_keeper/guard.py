@@ -328,6 +328,8 @@ class Guard:
             recorder.waits(*rest)
         elif kind == messages.CODE_ENDED:
             recorder.code_ended(*rest)
+        elif kind == messages.OWNER_DIED:
+            recorder.owner_died(*rest)
         elif kind == messages.RECORD:
             recorder.begin(fds[0], *rest)
         elif kind == messages.RECORD_NO_MORE:

@@ -216,6 +216,12 @@ class Recorder:
         self._told.setdefault(who, set()).add("code ended")
         self._write(self._line("process.code_ended", at_ns, id=_who(who)))
 
+    def owner_died(self, owner: int, taker: int, lock: str, at_ns: int) -> None:
+        """A lock was passed on from somebody who was killed."""
+        if self._fd >= 0:
+            fields = {"owner": _who(owner), "taker": _who(taker), "lock": lock}
+            self._write(self._line("lock.owner_died", at_ns, **fields))
+
     def stopped(self, kind: str, index: int, generation: int, at_ns: int) -> None:
         """A process was stopped, or goes on."""
         if self._fd < 0:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 from procession import _native
+from procession._launch import keeper_client
+from procession._wire import messages
 from procession.ending import Ending, How, from_status
 from procession.errors import OwnerDied, OwnerDiedWarning
 
@@ -42,6 +45,8 @@ def tell_of_owner(
             stacklevel=2,
         )
         return
+    if table.recorded():
+        _tell_recording(what, table, generation << 32 | index)
     if mode == "raise":
         raise OwnerDied(what, name, pid, ending)
     warnings.warn(
@@ -63,6 +68,13 @@ def tell_of_holder(what: str, table: _native.Table, mode: str, index: int, gener
         OwnerDiedWarning,
         stacklevel=2,
     )
+
+
+def _tell_recording(what: str, table: _native.Table, owner: int) -> None:
+    keeper = keeper_client.present()
+    if keeper is not None and keeper.table is table:
+        now_ns = time.monotonic_ns()
+        keeper.tell(messages.OWNER_DIED, owner, keeper.owner_id, what, now_ns)
 
 
 def person(name: str, pid: int) -> str:

@@ -24,6 +24,7 @@ and, while a recording is written (the table says so), what only the recording w
     (WAITS, waiter, whom, began_ns)      a wait has blocked for a moment and goes on
     (WAITED, waiter, whom, began_ns, ended_ns)   it was given up
     (CODE_ENDED, who, at_ns)             its code has ended, it waits at exit
+    (OWNER_DIED, owner, taker, lock, at_ns)      a lock was passed on from the dead
 
 Over a *link* (one owner, the zygote):
 
@@ -63,6 +64,7 @@ STARTED = "started"
 WAITS = "waits"
 WAITED = "waited"
 CODE_ENDED = "code ended"
+OWNER_DIED = "owner died"
 STOPPED = "stopped"
 CONTINUED = "continued"
 
