@@ -302,6 +302,7 @@ seen:
 static void check_watched(void)
 {
     start_waiters();
+    wait_resting(&shared->watch); /* none of them is young any more */
     change_silently();
 }
 
