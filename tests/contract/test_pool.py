@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +35,7 @@ from tests.contract.programs import (
     METHODS,
     each_method,
     fork_beside_pytests_threads,
+    run_command,
     run_text,
     running,
     wait_until,
@@ -628,6 +630,27 @@ def test_procession_map_is_one_line() -> None:
 def test_progress_is_silent_where_nobody_sees_it(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(procession.map(calls.square, range(5), progress=True)) == [0, 1, 4, 9, 16]
     assert capfd.readouterr() == ("", "")
+
+
+TQDM = """
+    from tqdm.contrib.concurrent import process_map
+
+    def square(x):
+        return x * x
+
+    if __name__ == "__main__":
+        import concurrent.futures
+
+        assert concurrent.futures.ProcessPoolExecutor.__module__ == "procession.executor"
+        print(process_map(square, range(50), max_workers=2, chunksize=5, disable=True))
+"""
+
+
+def test_process_map_of_tqdm_is_served_by_our_executor(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm")
+    path = write(tmp_path, TQDM)
+    command = [sys.executable, "-m", "procession", "run", "-q", str(path)]
+    assert str([n * n for n in range(50)]) in run_command(command).out
 
 
 # --- the end ------------------------------------
