@@ -19,6 +19,10 @@ from procession import testing
 
 pytest_plugins = ["pytester"]
 
+pytestmark = (
+    pytest.mark.slow
+)  # once, three of these failed together on a loaded machine: why is not known
+
 
 def test_a_block_that_leaves_nothing_passes() -> None:
     with testing.no_strays():
