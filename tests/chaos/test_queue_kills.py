@@ -130,10 +130,14 @@ class Chaos:
             missing += len(set(range(self.ledger.done[producer])) - numbers)
         assert missing <= self.lost, f"{missing} lost, {self.lost} consumers killed"
         assert self.queue.lost <= self.lost, "more reported than there were deaths"
+        assert any(self.is_given_back() for _ in range(10)), "memory is kept for nothing"
+
+    def is_given_back(self) -> bool:
+        """Whether an empty queue has no more memory than one has, when nothing comes for a second;
+        on a loaded machine the time may be over before."""
         with pytest.raises(queue.Empty):
             self.queue.get(timeout=1.5)
-        kept = os.fstat(self.queue._shared[2].fd).st_blocks * 512
-        assert kept <= SHRUNK, f"{kept} bytes of memory are kept for nothing"
+        return os.fstat(self.queue._shared[2].fd).st_blocks * 512 <= SHRUNK
 
     def close(self) -> None:
         for process in self.producers + self.consumers:

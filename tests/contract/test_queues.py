@@ -97,9 +97,14 @@ def test_a_child_that_put_much_can_be_joined_first(crew: Crew, method: str) -> N
     queue = ctx.Queue()
     assert crew.ends_well(crew.start(ctx, targets.put_bytes, queue, 1_000_000, 10))
     assert [queue.get() == bytes([n]) * 1_000_000 for n in range(10)] == [True] * 10
-    with pytest.raises(standard_queue.Empty):
-        queue.get(timeout=1.5)
-    assert memory_of(queue) <= 65536, "it comes back when somebody has waited for a second"
+
+    def is_given_back() -> bool:
+        with pytest.raises(standard_queue.Empty):
+            queue.get(timeout=1.5)
+        return memory_of(queue) <= 65536
+
+    # when somebody has waited for a second; on a loaded machine the time may be over before
+    assert any(is_given_back() for _ in range(10)), memory_of(queue)
 
 
 @pytest.mark.slow
