@@ -106,3 +106,11 @@ def die_with_lock(connection, lock, size, threads):
     lock.acquire()
     connection.send(len(ballast))
     time.sleep(3600)
+
+
+def answer_events(event, back):
+    """Wait for an event, unset it, and set another one, again and again."""
+    while True:
+        event.wait()
+        event.clear()
+        back.set()

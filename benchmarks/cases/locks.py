@@ -60,11 +60,24 @@ def read_value(mp: Any, rounds: int) -> Iterator[float]:
     yield from of_each(lambda: value.value, rounds)
 
 
+def is_set(mp: Any, rounds: int) -> Iterator[float]:
+    """`is_set()` of an event."""
+    yield from of_each(mp.Event().is_set, rounds)
+
+
 for _name, _title, _measure, _least in (
     ("alone", "`Lock.acquire()` and `release()`, uncontended", alone("Lock"), 1.0),
     ("alone_rlock", "`RLock.acquire()` and `release()`, uncontended", alone("RLock"), 1.0),
     ("with", "`with lock: pass`, uncontended", alone_with("Lock"), 2.0),
     ("with_rlock", "`with rlock: pass`, uncontended", alone_with("RLock"), 2.0),
+    (
+        "semaphore",
+        "`Semaphore.acquire()` and `release()`, uncontended",
+        alone("Semaphore"),
+        0.7,
+    ),
+    ("with_semaphore", "`with semaphore: pass`, uncontended", alone_with("Semaphore"), 1.2),
+    ("is_set", "`Event.is_set()`", is_set, 5.0),
     ("value", "`value.value` of a `Value` with its lock", read_value, 1.0),
 ):
     Benchmark(
@@ -121,6 +134,35 @@ for _people in (2, 4):
         quick_size=100,
         seconds=6.0,
     )
+
+
+def wake_up(mp: Any, rounds: int) -> Iterator[float]:
+    """From a `set()` until who waits goes on; half of there and back."""
+    there, back = mp.Event(), mp.Event()
+    process = mp.Process(target=targets.answer_events, args=(there, back), daemon=True)
+    process.start()
+    try:
+        while True:
+            began = time.perf_counter()
+            for _ in range(rounds):
+                there.set()
+                back.wait()
+                back.clear()
+            yield (time.perf_counter() - began) / rounds / 2
+    finally:
+        process.terminate()
+        process.join()
+
+
+Benchmark(
+    "locks.event_wake_up",
+    "from `Event.set()` until a process that waits goes on",
+    wake_up,
+    goals=[Versus(PEER, 1.0)],
+    size=2_000,
+    quick_size=20,
+    seconds=4.0,
+)
 
 
 def idle(mp: Any, people: int) -> Iterator[float]:
