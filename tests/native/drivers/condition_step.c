@@ -320,12 +320,13 @@ static void fresh_with_dead_called(void)
     atomic_store(&condition->seats[seat].who, dead);
 }
 
-/* ... and so did the one that was passing it on. */
+/* ... and so did the one that was passing it on, half way. */
 static void fresh_with_record(void)
 {
     fresh_with_dead_called();
     atomic_store(&condition->called_to, called() + 1);
     atomic_store(&condition->passing, seat + 1);
+    atomic_store(&condition->called, called() + 1);
     atomic_store(&condition->mutex.word, dead_one());
 }
 
