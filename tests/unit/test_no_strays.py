@@ -89,6 +89,6 @@ def run(text: str, folder: Path, root: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     return done.stdout
