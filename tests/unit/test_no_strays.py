@@ -82,6 +82,8 @@ def run(text: str, folder: Path, root: Path) -> str:
         "tests.conftest",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:procession",  # it has a fixture of this name, too
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(folder)],
