@@ -106,7 +106,11 @@ class MainProcess:
             return
         if heard.si_signo == signal.SIGCHLD or heard.si_code > 0:
             return  # the kernel's own come from the terminal
-        if self._witness is None or not self._witness.saw(heard.si_signo):
+        if self._witness is not None and self._witness.saw(heard.si_signo):
+            # two in quick succession are one to the witness, and may be two here
+            while signal.sigtimedwait([heard.si_signo], 0) is not None:
+                pass
+        else:
             try:
                 signal.pidfd_send_signal(self._pidfd, heard.si_signo)
             except ProcessLookupError:
