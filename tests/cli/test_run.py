@@ -256,7 +256,6 @@ def test_a_signal_to_the_whole_group_reaches_the_program_once() -> None:
             (os.kill, "SIGINT"),
             (os.kill, "SIGTERM"),
             (os.killpg, "SIGINT"),
-            (os.killpg, "SIGINT"),
             (os.kill, "SIGTERM"),
             (os.killpg, "SIGTERM"),
         ):
