@@ -393,9 +393,9 @@ class ProcessGroup(_process.Group):
         failed = _has_failed(handle) and process not in self._stopped
         if failed:
             self._stop_all(stopping.gently(self._grace))
-        os.close(sentinel)
         with self._changed:
             del self._living[sentinel]
+            os.close(sentinel)  # not before: the number may be the next one's at once
             self._ended.append(process)
             self._changed.notify_all()
 
