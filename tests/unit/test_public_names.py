@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import procession
+from procession import errors
 
 PRIVATE = {
     "popen_fork": "how the standard library starts a process; ours go through the keeper",
@@ -48,6 +49,11 @@ def test_the_package_has_every_public_name() -> None:
     lacking = sorted(each for each in names if not hasattr(procession, each))
     assert not lacking
     assert set(multiprocessing.__all__) <= set(procession.__all__)
+
+
+def test_what_is_raised_can_be_caught_by_its_name_in_the_package() -> None:
+    lacking = [each for each in errors.__all__ if not hasattr(procession, each)]
+    assert not lacking
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
