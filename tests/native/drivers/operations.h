@@ -11,7 +11,7 @@
 #include "stepping.h"
 #include "table.h"
 
-#define MOST_STEPS 40000
+#define MOST_STEPS 60000
 
 struct operation {
     const char *name;
@@ -41,7 +41,7 @@ static inline void run_operation(const struct operation *operation)
     (void)fflush(stdout);
 }
 
-/* The operations that are asked for: by name, or all; and the stride. */
+/* The operations that are asked for: by name, or all (none, or ""); and the stride. */
 static inline int run_operations(const struct operation *operations, size_t many, int count,
                                  char **arguments)
 {
@@ -49,7 +49,7 @@ static inline int run_operations(const struct operation *operations, size_t many
     if (count > 2)
         stride = atol(arguments[2]);
     for (size_t n = 0; n < many; n++) {
-        if (count > 1 && strcmp(arguments[1], operations[n].name) != 0)
+        if (count > 1 && arguments[1][0] != 0 && strcmp(arguments[1], operations[n].name) != 0)
             continue;
         found = 1;
         run_operation(&operations[n]);

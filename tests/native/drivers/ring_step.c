@@ -2,23 +2,22 @@
  *
  * After each death another process drains the ring and finds all records that were there before,
  * whole and in order, with or without the one in question; it then uses the ring as ever. Where
- * somebody slept at a gate, it comes to its end. argv[1]: which operation; without: all. */
+ * somebody slept at a gate, it comes to its end. argv[1]: which operation; without, or "": all.
+ * argv[2]: only every so many instructions. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "identity.h"
+#include "operations.h"
 #include "ring.h"
-#include "stepping.h"
 
-#define MOST_STEPS 60000
 #define BUDGET ((uint64_t)32 * 1024 * 1024)
 
 static struct pn_table *table;
 static struct pn_self self;
 static struct pn_ring ring;
-static long killed_at;
 static uint64_t first, next_number; /* records that are in the ring: first <= n < next_number */
 static size_t last_size;
 static pid_t waiter;
@@ -126,27 +125,13 @@ static void use(void)
 
 /* --- waiters --- */
 
-static int sleeps(pid_t pid)
-{
-    char path[64], text[16] = {0};
-    (void)snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
-    FILE *file = fopen(path, "r");
-    CHECK(file != NULL, "%s", path);
-    (void)fread(text, 1, sizeof text - 1, file);
-    (void)fclose(file);
-    long number = strtol(text, NULL, 10);
-    return number == SYS_futex || number == SYS_futex_waitv;
-}
-
 static void start_waiter(int (*wait)(void))
 {
     waiter = fork();
     CHECK(waiter >= 0, "");
     if (waiter == 0)
         _exit(wait());
-    int64_t deadline = soon();
-    while (!sleeps(waiter))
-        CHECK(pn_now_ns() < deadline, "the waiter does not come to wait");
+    wait_asleep(waiter);
 }
 
 static void join_waiter(void)
@@ -431,48 +416,26 @@ static void after_far(void)
               killed_at);
 }
 
-static const struct operation {
-    const char *name;
-    void (*before)(void);
-    void (*act)(void);
-    void (*after)(void);
-} operations[] = {
-    {"put", before_put, do_put, after_put},
-    {"put_growing", before_put_growing, do_put, after_put},
-    {"put_around", before_put_around, do_put, after_put},
-    {"put_armed", before_put_armed, do_put, after_armed},
-    {"get", before_get, do_get, after_get},
-    {"get_last", before_get_last, do_get, after_get},
-    {"get_armed", before_get_armed, do_get, after_armed},
-    {"wake_getter", before_wake_getter, do_put, after_wake_getter},
-    {"wake_putter", before_wake_putter, do_get, after_wake_putter},
-    {"done", before_done, do_done, after_done},
-    {"put_far", before_far, do_put_far, after_far},
-    {"get_far", before_far, do_get_far, after_far},
-    {"shut", before_shut, do_shut, after_shut},
-    {"shut_at_once", before_shut, do_shut_at_once, after_shut},
+static const struct operation operations[] = {
+    {"put", before_put, sit_down, do_put, after_put, drop_ring},
+    {"put_growing", before_put_growing, sit_down, do_put, after_put, drop_ring},
+    {"put_around", before_put_around, sit_down, do_put, after_put, drop_ring},
+    {"put_armed", before_put_armed, sit_down, do_put, after_armed, drop_ring},
+    {"get", before_get, sit_down, do_get, after_get, drop_ring},
+    {"get_last", before_get_last, sit_down, do_get, after_get, drop_ring},
+    {"get_armed", before_get_armed, sit_down, do_get, after_armed, drop_ring},
+    {"wake_getter", before_wake_getter, sit_down, do_put, after_wake_getter, drop_ring},
+    {"wake_putter", before_wake_putter, sit_down, do_get, after_wake_putter, drop_ring},
+    {"done", before_done, sit_down, do_done, after_done, drop_ring},
+    {"put_far", before_far, sit_down, do_put_far, after_far, drop_ring},
+    {"get_far", before_far, sit_down, do_get_far, after_far, drop_ring},
+    {"shut", before_shut, sit_down, do_shut, after_shut, drop_ring},
+    {"shut_at_once", before_shut, sit_down, do_shut_at_once, after_shut, drop_ring},
 };
 
 int main(int count, char **arguments)
 {
-    int found = 0, fd;
+    int fd;
     CHECK(pn_table_create(64, &table, &fd) == 0 && pn_self_open(table, &self) == 0, "");
-    for (size_t n = 0; n < sizeof operations / sizeof operations[0]; n++) {
-        const struct operation *operation = &operations[n];
-        if (count > 1 && strcmp(arguments[1], operation->name) != 0)
-            continue;
-        found = 1;
-        int survived = 0;
-        for (killed_at = 0; !survived; killed_at++) {
-            CHECK(killed_at < MOST_STEPS, "%s does not come to an end", operation->name);
-            operation->before();
-            survived = die_after(sit_down, operation->act, killed_at);
-            operation->after();
-            drop_ring();
-        }
-        (void)printf("%s: killed at %ld instructions\n", operation->name, killed_at - 1);
-        (void)fflush(stdout);
-    }
-    CHECK(found, "no such operation");
-    return 0;
+    return run_operations(operations, sizeof operations / sizeof operations[0], count, arguments);
 }
