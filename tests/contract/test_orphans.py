@@ -7,7 +7,9 @@ other runs may hold both cores, and a process that is not scheduled cannot end o
 from __future__ import annotations
 
 import os
+import random
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -54,6 +56,20 @@ def test_nothing_is_left_when_half_of_the_keeper_dies_with_main(
         half.kill()
         os.kill(one.pid, signal.SIGKILL)
         assert_nothing_left(one)
+
+
+def test_the_guard_may_be_killed_at_any_moment_of_its_work(tmp_path: Path) -> None:
+    """What it had stopped and not killed yet, the zygote finds."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(6):
+        with family(tmp_path, "fork") as one:
+            (guard,) = one.named("pn-guard")
+            os.kill(one.pid, signal.SIGKILL)
+            time.sleep(chance.uniform(0, 0.02))  # any moment
+            guard.kill()
+            assert_nothing_left(one)
 
 
 @each_method

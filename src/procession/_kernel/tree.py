@@ -174,8 +174,12 @@ class Tree:
                 return
 
     def kill(self) -> None:
-        """SIGKILL to everything held; what may not be killed is noted in ``unkillable``."""
-        for pid in list(self._pidfds):
+        """SIGKILL to everything held; what may not be killed is noted in ``unkillable``.
+
+        From the leaves up: if this process is killed in between, whoever comes after it finds all
+        that is left below those who still live.
+        """
+        for pid in reversed(list(self._pidfds)):
             self._signal(pid, signal.SIGKILL)
 
     def signal_all(self, number: int) -> None:
