@@ -300,10 +300,12 @@ def test_a_party_that_is_killed_breaks_it_and_is_named(
 def test_so_does_one_that_is_killed_in_the_action(party: Callable[..., Party]) -> None:
     barrier = procession.Barrier(2, kill_oneself)
     people = [party("forkserver", barrier) for _ in range(2)]
-    for one in people:
-        one.process.join(0.1)
-    assert wait_until(lambda: sum(not one.process.is_alive() for one in people) >= 1, PATIENCE)
-    dead = next(one for one in people if one.process.exitcode == -signal.SIGKILL)
+
+    def killed() -> list[Party]:  # who lives may be told, and end, before this one is reaped
+        return [one for one in people if one.process.exitcode == -signal.SIGKILL]
+
+    assert wait_until(killed, PATIENCE)
+    (dead,) = killed()
     (living,) = (one for one in people if one is not dead)
     assert living.said().pid == dead.process.pid
     assert barrier.broken
