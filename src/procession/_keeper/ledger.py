@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-ADOPTED_LIMIT = 0.5  # seconds at the end of a recorded program until a status counts as lost
+ADOPTED_LIMIT = 2.0  # seconds at the end of a recorded program until a status counts as lost
 
 
 def identity(index: int, generation: int) -> int:
