@@ -31,7 +31,8 @@ peer needs as we do, and its interval holds it with 95 % (bootstrap over whole r
 the project's own. *Unclear* means that the goal lies within the interval.
 
 To repeat all: `nox -s bench -- --update`; one: `python -m benchmarks NAME`; what there is:
-`python -m benchmarks --list`. All of it takes about twenty minutes on a quiet machine with two cores.
+`python -m benchmarks --list`. All of it takes about twenty minutes
+on a quiet machine with two cores.
 """
 
 
