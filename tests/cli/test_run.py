@@ -269,6 +269,23 @@ def test_a_signal_to_the_whole_group_reaches_the_program_once() -> None:
         program.close()
 
 
+def test_a_witness_that_is_stopped_keeps_no_signal_from_the_program() -> None:
+    program = Program([*QUIET, "-c", COUNTS], stdin=-1, start_new_session=True)
+    try:
+        program.wait_for("ready")
+        (witness,) = wait_until(lambda: program.named("pn-witness"))
+        witness.suspend()
+        for name in ("SIGTERM", "SIGINT", "SIGTERM"):
+            os.kill(program.pid, getattr(signal, name))
+            assert program.line() == name
+        program.tell("end")
+        program.finish()
+        program.leaves_nothing()
+    finally:
+        program.end()
+        program.close()
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_program_that_a_signal_ends_says_so(name: str, code: int) -> None:
     program = Program([*RUN, "-c", LISTENS])

@@ -6,6 +6,8 @@ import mmap
 import os
 import resource
 import struct
+import subprocess
+import sys
 
 from procession import _native
 
@@ -65,3 +67,26 @@ def test_what_is_no_longer_mapped_is_passed_over(no_strays: None) -> None:
             memory[page * mmap.PAGESIZE] = 1
         pages = written_by_a_child(memory)
     _native.copy_pages(pages)
+
+
+REHEARSAL = """
+import os
+from procession._keeper import spares
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+spares.warm_up(None, ())
+before = descriptors()
+for _ in spares.rehearse():
+    pass
+print(descriptors() - before, len(spares._pages) > 0)
+"""
+
+
+def test_the_rehearsal_finds_the_pages_and_leaves_nothing_behind() -> None:
+    """Where it fails nothing else does, so that nobody else would notice."""
+    debug = {**os.environ, "PROCESSION_DEBUG": "1"}
+    command = [sys.executable, "-c", REHEARSAL]
+    done = subprocess.run(command, env=debug, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"0 {bool(_native.written_pages())}\n", "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import os
+import select
 import signal
 
 from procession import _native
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COMM = "pn-witness"
+PATIENCE_MS = 2000  # it answers within a millisecond, unless it is stopped
 
 
 class Witness:
@@ -38,10 +41,18 @@ class Witness:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def saw(self, number: int) -> bool:
-        """Whether it got this signal, too, since it was last asked; false where it is gone."""
+        """Whether it got this signal, too, since it was last asked; false where it is gone.
+
+        One that does not answer (somebody stopped it) is given up: a signal that comes twice is
+        better than one that never comes.
+        """
+        poll = select.poll()
+        poll.register(self._ours.fileno(), select.POLLIN)
         try:
-            channel.send(self._ours, (number,))
-            answer = channel.receive(self._ours)
+            channel.send(self._ours, (number,), flags=channel.DONT_WAIT)
+            answer = channel.receive(self._ours) if poll.poll(PATIENCE_MS) else None
+            if answer is None:
+                self._ours.shutdown(_socket.SHUT_RDWR)  # a late answer is none to the next question
         except OSError:
             return False
         return answer is not None and bool(answer[0][0])

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import threading
+import time
 
 from procession import _identity, _native
 from procession._child import bootstrap, inherited
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ROUNDS = 10  # Python 3.11 specialises code from its eighth call on
-SCOUT_LIMIT_MS = 1000  # it needs a few
+SCOUT_LIMIT = 1.0  # seconds; it needs a few milliseconds
 
 
 def go_once() -> None:
@@ -40,20 +41,31 @@ def scout() -> bytes:
     with _Stage() as stage:
         payload = stage.payload()
     reading, writing = os.pipe()
-    with open(reading, "rb") as file:
+    try:
         try:
             pid = os.fork()
             if pid == 0:
                 _be_scout(payload, writing)
         finally:
             os.close(writing)
-        poll = select.poll()
-        poll.register(reading, select.POLLIN)
-        if not poll.poll(SCOUT_LIMIT_MS):
-            os.kill(pid, signal.SIGKILL)  # somebody stopped it
-        pages = file.read()
+        pages = _read_to_the_end(reading, time.monotonic() + SCOUT_LIMIT)
+    finally:
+        os.close(reading)
+    if pages is None:
+        os.kill(pid, signal.SIGKILL)  # somebody stopped it
     os.waitpid(pid, 0)
-    return pages
+    return pages or b""
+
+
+def _read_to_the_end(fd: int, deadline: float) -> bytes | None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    found = bytearray()
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        if not (more := os.read(fd, 65536)):
+            return bytes(found)
+        found += more
+    return None
 
 
 def _be_scout(payload: bytes, answer: int) -> None:
