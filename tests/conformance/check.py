@@ -4,11 +4,12 @@
     python tests/conformance/check.py --part processes    the classes about processes alone
     python tests/conformance/check.py --part queues       those about queues and connections
     python tests/conformance/check.py --update            store what passes now and did not before
+    python tests/conformance/check.py --beside            time the standard library's runs as well
 
 `passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
 removed by this tool. Not stored: what `unstable.txt` names, which the standard library itself
 fails now and then, and what `private_internals.txt` names, which looks at CPython's insides. Exit
-status 1 if a stored test does not pass.
+status 1 if a stored test does not pass, or one fails that neither list names.
 """
 
 from __future__ import annotations
@@ -68,6 +69,14 @@ WHOLE = 900.0  # seconds for one run of the suite
 Results = dict[str, dict[str, Any]]
 
 
+class Report(NamedTuple):
+    """What one run of the suite says."""
+
+    results: Results
+    left_behind: list[str]  # classes after which a process was there that its test had not ended
+    dangling: list[str]  # those where the suite itself found dangling processes or threads
+
+
 class Verdict(NamedTuple):
     """What came out for one start method."""
 
@@ -76,15 +85,16 @@ class Verdict(NamedTuple):
     passed: list[str]
     skipped: list[str]
     failed: list[str]
+    unexcused: list[str]
     lost: list[str]
     gained: list[str]
-    results: Results
+    report: Report
 
     def __str__(self) -> str:
         return (
-            f"{self.method}: {len(self.passed)} passed, {len(self.failed)} failed, "
-            f"{len(self.skipped)} skipped; {len(self.lost)} passed before and not now, "
-            f"{len(self.gained)} the other way"
+            f"{version()} {self.method}: {len(self.passed)} passed, {len(self.failed)} failed "
+            f"({len(self.unexcused)} of them no private internals), {len(self.skipped)} skipped; "
+            f"{len(self.lost)} passed before and not now, {len(self.gained)} the other way"
         )
 
 
@@ -106,7 +116,7 @@ def read(path: Path) -> set[str]:
     return {line.partition("|")[0].strip() for line in lines if line and line[0] != "#"}
 
 
-def run(method: str, part: str, module: str = "procession") -> Results:
+def run(method: str, part: str, module: str = "procession") -> Report:
     """Run the suite once.
 
     Raises:
@@ -129,12 +139,14 @@ def run(method: str, part: str, module: str = "procession") -> Results:
         )
         if not out.exists():
             raise RuntimeError(f"the suite's runner ended early ({method}):\n{done.stdout[-4000:]}")
-        results: Results = json.loads(out.read_text())["tests"]
-        return results
+        found = json.loads(out.read_text())
+        notes = found["notes"]
+        return Report(found["tests"], notes["leaked"], notes["environment_altered"])
 
 
-def judge(method: str, results: Results) -> Verdict:
+def judge(method: str, report: Report) -> Verdict:
     """Compare results with what is stored."""
+    results = report.results
     by_status: dict[str, list[str]] = {}
     for test, result in sorted(results.items()):
         by_status.setdefault(result["status"], []).append(test)
@@ -149,7 +161,20 @@ def judge(method: str, results: Results) -> Verdict:
     before = set(filter(counts, read(stored(method))))
     lost = sorted(before.intersection(failed))
     gained = sorted(filter(counts, set(passed) - before))
-    return Verdict(method, len(results), passed, skipped, failed, lost, gained, results)
+    unexcused = list(filter(counts, failed))
+    return Verdict(method, len(results), passed, skipped, failed, unexcused, lost, gained, report)
+
+
+def beside(verdict: Verdict, standard: Results) -> str:
+    """How long the tests took that pass here and with the standard library, there and here."""
+    both = [test for test in verdict.passed if standard.get(test, {}).get("status") == "passed"]
+    ours, theirs = (
+        sum(results[test]["dt"] for test in both) for results in (verdict.report.results, standard)
+    )
+    return (
+        f"{version()} {verdict.method}: the {len(both)} tests that both pass took {ours:.0f} s, "
+        f"and {theirs:.0f} s with the standard library ({ours / theirs:.2f} of it)"
+    )
 
 
 def update(verdict: Verdict) -> None:
@@ -163,15 +188,15 @@ def update(verdict: Verdict) -> None:
 def check(methods: list[str], part: str, jobs: int, module: str = "procession") -> list[Verdict]:
     """Run the suite for several start methods at a time."""
     with ThreadPoolExecutor(jobs) as crew:
-        results = crew.map(lambda method: run(method, part, module), methods)
-        return [judge(method, each) for method, each in zip(methods, results, strict=True)]
+        reports = crew.map(lambda method: run(method, part, module), methods)
+        return [judge(method, each) for method, each in zip(methods, reports, strict=True)]
 
 
 def explain(verdict: Verdict) -> str:
-    """Why tests that passed before do not pass now."""
+    """Why tests do not pass that should."""
     rows = []
-    for test in verdict.lost:
-        result = verdict.results[test]
+    for test in sorted({*verdict.lost, *verdict.unexcused}):
+        result = verdict.report.results[test]
         text = f"{result['msg']}\n{result.get('stderr', '')}".strip()
         rows.append(f"{verdict.method}: {test}: {result['status']}\n{text[-3000:]}")
     return "\n\n".join(rows)
@@ -193,22 +218,32 @@ def main() -> int:
     parser.add_argument("--module", default="procession", help="multiprocessing, to compare")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--update", action="store_true")
+    parser.add_argument("--beside", action="store_true", help="time the standard library as well")
     parser.add_argument("-v", action="store_true", help="name all that does not pass")
     options = parser.parse_args()
     if not has_suite():
         print("this Python does not bring CPython's test suite (the package `test`)")
         return 2
     methods = options.method or [*METHODS, MAIN_HANDLING]
-    verdicts = check(methods, options.part, options.jobs, options.module)
+    if options.beside:  # in turn, so that both have the same machine
+        verdicts, times = [], []
+        for method in methods:
+            verdicts += check([method], options.part, 1, options.module)
+            times.append(beside(verdicts[-1], run(method, options.part, "multiprocessing").results))
+    else:
+        verdicts, times = check(methods, options.part, options.jobs, options.module), []
     for verdict in verdicts:
-        if verdict.lost:
+        for word, names in verdict.report._asdict().items():
+            if word != "results" and names:
+                print(f"{verdict.method}: {word.replace('_', ' ')}: {'; '.join(names)}")
+        if verdict.lost or verdict.unexcused:
             print(explain(verdict), end="\n\n")
         if options.v:
             print("\n".join(f"{verdict.method}: not passed: {test}" for test in verdict.failed))
         if options.update:
             update(verdict)
-    print("\n".join(map(str, verdicts)))
-    return 1 if any(verdict.lost for verdict in verdicts) else 0
+    print(*verdicts, *times, sep="\n")
+    return 1 if any(verdict.lost or verdict.unexcused for verdict in verdicts) else 0
 
 
 if __name__ == "__main__":
