@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _current, errors
 from procession._crew.dispatch import Crew, Words, exit_code
-from procession._crew.jobs import ITEM, STAR, Call, MapJob, usable_cpus
+from procession._crew.jobs import ITEM, STAR, Call, MapJob
 from procession._crew.results import IMapIterator, IMapUnorderedIterator
+from procession._kernel import cpus
 from procession._launch import exit_hooks, replacement, stopping
 from procession._wire import pickling
 
@@ -170,7 +171,7 @@ class ProcessPoolExecutor(Executor):
         call_timeout: float | None = None,
     ) -> None:
         if max_workers is None:
-            max_workers = usable_cpus()
+            max_workers = cpus.allowed()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if mp_context is None:
@@ -413,7 +414,8 @@ def map(
     Args:
         fn: What to call.
         iterables: Its arguments, one of each for a call.
-        workers: How many; ``None``: as many as CPUs that this process may use.
+        workers: How many; ``None``: as many as CPUs that this process may use, and no more than
+            its cgroup's quota of their time keeps busy.
         ordered: Whether the results come in the order of the input, or as they are ready.
         chunksize: Calls that go to a worker together, at least; otherwise measured time says.
         buffersize: How many items may be on their way from the input to you.
@@ -435,7 +437,7 @@ def map(
     if buffersize is not None and buffersize < 1:
         raise ValueError(f"buffersize must be at least 1 or None, got {buffersize!r}")
     results = _mapped(
-        ProcessPoolExecutor(workers, context),
+        ProcessPoolExecutor(cpus.paid_for() if workers is None else workers, context),
         fn,
         iterables,
         ordered,

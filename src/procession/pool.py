@@ -12,7 +12,7 @@ from typing import Any
 
 from procession import _current
 from procession._crew.dispatch import Crew, Words
-from procession._crew.jobs import ITEM, STAR, Call, MapJob, usable_cpus
+from procession._crew.jobs import ITEM, STAR, Call, MapJob
 from procession._crew.results import (
     AsyncResult,
     IMapIterator,
@@ -20,6 +20,7 @@ from procession._crew.results import (
     MapResult,
 )
 from procession._crew.threads import ThreadCrew
+from procession._kernel import cpus
 from procession._launch import exit_hooks, stopping
 from procession._wire import pickling
 from procession.errors import PoolTerminated, ResultNotPicklable
@@ -139,7 +140,7 @@ class Pool(_StandardPool):  # type: ignore[misc]
         self._state = CLOSE  # until it stands: nothing is to be warned of
         self._ctx: Any = context or _current.context()
         if processes is None:
-            processes = usable_cpus()
+            processes = cpus.allowed()
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -519,14 +518,6 @@ class Feeder:
         else:
             self._job.sink.counted(self._taken)
         self._crew.kick()
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    try:
-        return len(os.sched_getaffinity(0)) or 1
-    except OSError:
-        return os.cpu_count() or 1
 
 
 def pack(packer: Packer, value: Any) -> Any:
