@@ -6,7 +6,8 @@
     python tests/conformance/check.py --update            store what passes now and did not before
     python tests/conformance/check.py --beside            time the standard library's runs as well
 
-`passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
+`futures` are CPython's tests of process-pool executors, by each method, where this Python brings
+them. `passes/<Python version>-<start method>.txt` holds what passed, a test a line; a line is never
 removed by this tool. Not stored: what `unstable.txt` names, which the standard library itself
 fails now and then, and what `private_internals.txt` names, which looks at CPython's insides. Exit
 status 1 if a stored test does not pass, or one fails that neither list names.
@@ -28,7 +29,10 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 METHODS = ("forkserver", "spawn", "fork")
-MAIN_HANDLING = "main_handling"  # a module of its own; it goes through the start methods itself
+# suites of their own, which go through the start methods themselves
+MAIN_HANDLING = "main_handling"
+FUTURES = "futures"
+EVERY = (*METHODS, MAIN_HANDLING, FUTURES)
 PARTS = {
     "all": ("*",),
     "processes": (
@@ -63,6 +67,10 @@ PARTS = {
         "ChallengeResponseTest.*",
     ),
 }
+QUICK_FUTURES = (  # what part "processes" has of them: seconds
+    "*DeadlockTest.test_[cs]*",
+    "*InitializerTest.*",
+)
 SLOWEST = 60.0  # seconds for one test; the suite's longest takes five
 WHOLE = 900.0  # seconds for one run of the suite
 
@@ -122,6 +130,8 @@ def run(method: str, part: str, module: str = "procession") -> Report:
     Raises:
         RuntimeError: It did not come to an end; what it said is in the message.
     """
+    if method == FUTURES:
+        return run_futures(() if part == "all" else QUICK_FUTURES, module)
     chosen = ["--method", method]
     if method == MAIN_HANDLING:
         chosen = ["--method", METHODS[0], "--suite", "test.test_multiprocessing_main_handling"]
@@ -142,6 +152,32 @@ def run(method: str, part: str, module: str = "procession") -> Report:
         found = json.loads(out.read_text())
         notes = found["notes"]
         return Report(found["tests"], notes["leaked"], notes["environment_altered"])
+
+
+def run_futures(patterns: tuple[str, ...], module: str) -> Report:
+    """Run CPython's tests of process-pool executors, as an unchanged program.
+
+    Raises:
+        RuntimeError: It did not come to an end; what it said is in the message.
+    """
+    if not has_suite("test.test_concurrent_futures"):
+        return Report({}, [], [])
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        out = Path(folder, "results.json")
+        served = ["-m", "procession", "run", "-q"] if module == "procession" else []
+        maker = "procession.executor" if served else "concurrent.futures.process"
+        command = [sys.executable, *served, str(HERE / "futures_suite.py")]
+        command += [str(out), maker, *patterns]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=folder, timeout=WHOLE
+            )
+        except subprocess.TimeoutExpired as late:
+            said = (late.stderr or b"").decode("utf-8", "replace")
+            raise RuntimeError(f"a test of executors hangs:\n{said[-4000:]}") from None
+        if not out.exists():
+            raise RuntimeError(f"the tests of executors ended early:\n{done.stderr[-4000:]}")
+        return Report(json.loads(out.read_text())["tests"], [], [])
 
 
 def judge(method: str, report: Report) -> Verdict:
@@ -202,10 +238,10 @@ def explain(verdict: Verdict) -> str:
     return "\n\n".join(rows)
 
 
-def has_suite() -> bool:
-    """Whether this Python brings CPython's tests; some distributions leave them out."""
+def has_suite(name: str = "test._test_multiprocessing") -> bool:
+    """Whether this Python brings CPython's tests; some distributions leave them out, or some."""
     try:
-        return importlib.util.find_spec("test._test_multiprocessing") is not None
+        return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
 
@@ -214,7 +250,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part", choices=PARTS, default="all")
-    parser.add_argument("--method", action="append", choices=(*METHODS, MAIN_HANDLING))
+    parser.add_argument("--method", action="append", choices=EVERY)
     parser.add_argument("--module", default="procession", help="multiprocessing, to compare")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--update", action="store_true")
@@ -224,7 +260,7 @@ def main() -> int:
     if not has_suite():
         print("this Python does not bring CPython's test suite (the package `test`)")
         return 2
-    methods = options.method or [*METHODS, MAIN_HANDLING]
+    methods = options.method or list(EVERY)
     if options.beside:  # in turn, so that both have the same machine
         verdicts, times = [], []
         for method in methods:
