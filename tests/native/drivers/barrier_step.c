@@ -61,6 +61,16 @@ static uint32_t waiting_now(enum pn_phase *ret_phase)
 
 /* --- people --- */
 
+static int wait_at(struct pn_visit *mine, int64_t deadline_ns)
+{
+    int result;
+    pn_barrier_begin(&view, mine, deadline_ns);
+    do
+        result = pn_barrier_wait(&view, mine);
+    while (result == -EINTR);
+    return result;
+}
+
 static int attend(struct pn_visit *mine, int acts)
 {
     int result = pn_barrier_come(&view, acts, 1, mine);
@@ -68,7 +78,7 @@ static int attend(struct pn_visit *mine, int acts)
         if (mine->acts)
             result = pn_barrier_acted(&view, 0);
         else
-            result = pn_barrier_wait(&view, mine, PN_FOREVER);
+            result = wait_at(mine, PN_FOREVER);
         pn_barrier_leave(&view, mine);
     }
     CHECK(result == 0 || result == -EPIPE, "%d; killed after %ld", result, killed_at);
@@ -241,7 +251,7 @@ static void after_fail(void)
 static void do_time_out(void)
 {
     CHECK(pn_barrier_come(&view, 0, 1, &visit) == 0, "");
-    CHECK(pn_barrier_wait(&view, &visit, 1) == -EPIPE, "");
+    CHECK(wait_at(&visit, 1) == -EPIPE, "");
     pn_barrier_leave(&view, &visit);
 }
 

@@ -34,9 +34,14 @@ static uint64_t me(void)
 static int take(int64_t limit)
 {
     uint64_t before = 0, owner = me();
-    int64_t deadline = limit == 0 ? 0 : pn_now_ns() + limit;
-    return pn_lock_take(table, &shared->lock, owner, pn_lock_holder(owner, THREAD), deadline, 1,
-                        &before);
+    struct pn_waiter wait;
+    int result;
+    pn_lock_begin(table, &shared->lock, owner, &wait, limit == 0 ? 0 : pn_now_ns() + limit);
+    do
+        result = pn_lock_take(table, &shared->lock, pn_lock_holder(owner, THREAD), 1, &wait,
+                              &before);
+    while (result == -EINTR);
+    return result;
 }
 
 /* --- a waiter that was there before --- */
@@ -213,8 +218,10 @@ static void after_leave(void)
 {
     if (atomic_load(&shared->lock.word) & PN_LEFT) { /* it had come that far: held for good */
         uint64_t before = 0;
+        struct pn_waiter wait;
         CHECK(take(0) == -ETIMEDOUT, "what was left held was taken over");
-        CHECK(pn_lock_take(table, &shared->lock, me(), 1, 0, 0, &before) == PN_LEFT_HELD, "");
+        pn_lock_begin(table, &shared->lock, me(), &wait, 0);
+        CHECK(pn_lock_take(table, &shared->lock, 1, 0, &wait, &before) == PN_LEFT_HELD, "");
         CHECK(pn_lock_release(&shared->lock) == 0, "");
     }
     next_has_it();

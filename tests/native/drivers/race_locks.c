@@ -56,8 +56,13 @@ static void *count_locked(void *argument)
     for (long n = 0; n < rounds; n++) {
         int64_t deadline = n % 5 == 0 ? pn_now_ns() + 3000000 : pn_now_ns() + LIMIT;
         int result = PN_TAKEN;
-        if (n % 3 != 0 || !pn_lock_try(&lock, me, holder))
-            result = pn_lock_take(table, &lock, me, holder, deadline, 1, &before);
+        if (n % 3 != 0 || !pn_lock_try(&lock, me, holder)) {
+            struct pn_waiter wait;
+            pn_lock_begin(table, &lock, me, &wait, deadline);
+            do
+                result = pn_lock_take(table, &lock, holder, 1, &wait, &before);
+            while (result == -EINTR);
+        }
         if (result == -ETIMEDOUT && n % 5 == 0) {
             n--;
             continue;

@@ -108,8 +108,12 @@ static void mark(_Atomic uint64_t *word)
 static int take_and_release(void)
 {
     uint64_t before, owner = me();
-    int result = pn_lock_take(table, &shared->lock, owner, pn_lock_holder(owner, 1),
-                              pn_now_ns() + LIMIT, 1, &before);
+    struct pn_waiter wait;
+    int result;
+    pn_lock_begin(table, &shared->lock, owner, &wait, pn_now_ns() + LIMIT);
+    do
+        result = pn_lock_take(table, &shared->lock, pn_lock_holder(owner, 1), 1, &wait, &before);
+    while (result == -EINTR);
     CHECK(result == PN_TAKEN || result == PN_TAKEN_OVER, "%d", result);
     while (!atomic_load(&shared->go)) /* until there are strangers */
         (void)sched_yield();
@@ -229,6 +233,46 @@ static void check_passed_on(void)
         join(strangers[n], "a death was told to one only");
 }
 
+/* Who was woken by a death may be dead as well: here one who is stopped. An end that is known tells
+ * all who listen. */
+static void check_ended(void)
+{
+    static const struct pn_end ended = {9, 0, 0, 0, 0};
+    int status, spared;
+    const uint32_t *life;
+    uint32_t value;
+    pid_t holder = start(hold_lock);
+    while ((atomic_load(&shared->lock.word) & PN_OWNER_MASK) == 0)
+        (void)sched_yield();
+    struct pn_slot *slot = &table->slots[pn_owner_index(atomic_load(&shared->lock.word))];
+    CHECK(pn_life_listen(slot, &life, &value), "");
+    pid_t first = start_stranger(life), second = start_stranger(life);
+    CHECK(kill(first, SIGSTOP) == 0 && waitpid(first, &status, WUNTRACED) == first, "");
+    end(holder);
+    spared = waitpid(second, NULL, WNOHANG) == 0 && sleeps(second);
+    CHECK(pn_slot_end(table, slot, &ended) == 1, "");
+    if (spared) /* else the kernel woke the other one */
+        join(second, "an end was not told to who listened");
+    CHECK(kill(first, SIGCONT) == 0, "");
+    join(first, "the stopped one");
+}
+
+/* Who waits comes back after each sleep, so that a signal which came between two is seen to. */
+static void check_comes_back(void)
+{
+    pid_t holder = start(hold_lock);
+    uint64_t before, owner = me();
+    struct pn_waiter wait;
+    while ((atomic_load(&shared->lock.word) & PN_OWNER_MASK) == 0)
+        (void)sched_yield();
+    pn_lock_begin(table, &shared->lock, owner, &wait, pn_now_ns() + LIMIT);
+    for (int turn = 0; turn < 3; turn++)
+        CHECK(pn_lock_take(table, &shared->lock, 1, 1, &wait, &before) == -EINTR,
+              "a lock's wait does not come back");
+    pn_wait_end(&wait, -EINTR);
+    end(holder);
+}
+
 /* --- who watches --- */
 
 static int wait_on_word(void)
@@ -257,9 +301,9 @@ static int officer(int office)
     return -1;
 }
 
-static void wait_watched(const char *when)
+static void wait_watched(const char *when, int64_t limit)
 {
-    int64_t deadline = pn_now_ns() + UNHEARD;
+    int64_t deadline = pn_now_ns() + limit;
     while (officer(0) < 0 || officer(1) < 0 || officer(0) == officer(1)) {
         CHECK(pn_now_ns() < deadline, "nobody watches %s", when);
         (void)usleep(1000);
@@ -270,7 +314,42 @@ static void start_waiters(void)
 {
     for (int n = 0; n < WAITERS; n++)
         waiters[n] = start_asleep(wait_on_word);
-    wait_watched("at first");
+    wait_watched("at first", LIMIT);
+}
+
+static void wait_all_asleep(void)
+{
+    int64_t deadline = pn_now_ns() + LIMIT;
+    for (int n = 0; n < WAITERS; n++)
+        while (waiters[n] != 0 && !sleeps(waiters[n])) {
+            CHECK(pn_now_ns() < deadline, "somebody does not come to sleep");
+            (void)sched_yield();
+        }
+}
+
+/* How many listen to who holds an office. It wakes them, so that they listen anew. */
+static int listeners_of(int office)
+{
+    uint64_t lease = atomic_load(&shared->watch.lease[office]);
+    const uint32_t *life;
+    uint32_t value;
+    if ((lease & 0xfffffe) == 0 || !pn_life_listen(&table->slots[pn_owner_index(lease)], &life, &value))
+        return 0;
+    return pn_futex_wake(life, INT_MAX);
+}
+
+/* Until so many at once listen to the sentry, and all of them but one to its deputy. */
+static void wait_listened(int others)
+{
+    int64_t deadline = pn_now_ns() + LIMIT;
+    for (int sentry = 0, deputy = 0; sentry < others || deputy < others - 1;) {
+        CHECK(pn_now_ns() < deadline, "only %d and %d listen to who watches", sentry, deputy);
+        (void)pn_futex_wake((const uint32_t *)(const void *)&shared->word, INT_MAX);
+        wait_all_asleep();
+        sentry = listeners_of(0);
+        wait_all_asleep();
+        deputy = listeners_of(1);
+    }
 }
 
 static void end_officer(int office)
@@ -310,7 +389,18 @@ static void check_sentry_killed(void)
 {
     start_waiters();
     end_officer(0);
-    wait_watched("after the sentry's death");
+    wait_watched("after the sentry's death", UNHEARD);
+    change_silently();
+}
+
+/* By what the kernel has registered, not by how soon somebody takes an office. */
+static void check_listened(void)
+{
+    start_waiters();
+    wait_listened(WAITERS - 1);
+    end_officer(0);
+    wait_watched("after the sentry's death", LIMIT);
+    wait_listened(WAITERS - 2);
     change_silently();
 }
 
@@ -326,7 +416,7 @@ static void check_both_killed(void)
             (void)waitpid(waiters[killed[n]], NULL, 0);
             waiters[killed[n]] = 0;
         }
-        wait_watched("after both were killed");
+        wait_watched("after both were killed", UNHEARD);
     }
     change_silently();
 }
@@ -352,7 +442,10 @@ static const struct {
     {"mark_stays_in_take_over", check_mark_stays_in_take_over},
     {"given_up", check_given_up},
     {"passed_on", check_passed_on},
+    {"ended", check_ended},
+    {"comes_back", check_comes_back},
     {"watched", check_watched},
+    {"listened", check_listened},
     {"sentry_killed", check_sentry_killed},
     {"both_killed", check_both_killed},
     {"told", check_told},

@@ -100,11 +100,11 @@ static void unlock(struct pn_barrier_view *view)
 
 /* Whether settle() has something to do; the next sleep ends with a death that makes it so. */
 static int is_stale(const struct pn_barrier_view *view, enum pn_phase phase, uint64_t me,
-                    struct pn_waiter *wait, int *ret_dying)
+                    struct pn_waiter *wait)
 {
     const struct pn_barrier *barrier = view->barrier;
     uint32_t living = 0, dead = 0;
-    *ret_dying = 0;
+    uint64_t dying = 0;
     wait->other_count = 0;
     if (phase == PN_BROKEN)
         return 0;
@@ -113,49 +113,66 @@ static int is_stale(const struct pn_barrier_view *view, enum pn_phase phase, uin
         if (who == 0 || (phase == PN_ACTING && who != atomic_load(&barrier->actor)))
             continue;
         enum pn_fate fate = who == me ? PN_ALIVE : pn_owner_fate(view->self->table, who);
-        *ret_dying |= fate == PN_DYING;
+        if (fate == PN_DYING)
+            dying = who;
         dead += fate == PN_DEAD;
         living += fate != PN_DEAD;
         if (fate != PN_DEAD && who != me)
             pn_wait_for(wait, who);
     }
+    if (dying != 0)
+        pn_wait_soon(wait, dying);
     return phase == PN_FILLING || phase == PN_ACTING ? dead != 0 : living == 0;
 }
 
-/* Wait for the phase to leave those in the mask. */
-static int wait_for_change(struct pn_barrier_view *view, uint32_t phases, uint64_t me,
-                           int64_t deadline_ns)
+static void begin_wait(struct pn_barrier_view *view, uint64_t me, struct pn_waiter *wait,
+                       int64_t deadline_ns)
+{
+    pn_wait_begin(wait, &view->barrier->watch, futex_of(view->barrier), deadline_ns);
+    pn_wait_as(wait, view->self->table, me);
+}
+
+/* Wait for the phase to leave those in the mask; -EINTR also after so many sleeps. */
+static int wait_for_change(struct pn_barrier_view *view, uint32_t phases, struct pn_waiter *wait,
+                           int sleeps)
 {
     struct pn_barrier *barrier = view->barrier;
-    struct pn_waiter wait;
-    pn_wait_begin(&wait, &barrier->watch, futex_of(barrier), deadline_ns);
-    pn_wait_as(&wait, view->self->table, me);
-    int result = 0, soon = 0;
     for (;;) {
         uint32_t word = atomic_load(&barrier->phase);
-        int dying;
         if (!(phases & 1u << phase_of(word)))
-            break;
-        if (is_stale(view, phase_of(word), me, &wait, &dying)) {
-            result = lock(view);
+            return 0;
+        if (is_stale(view, phase_of(word), wait->me, wait)) {
+            int result = lock(view);
             if (result != 0)
-                break;
+                return result;
             unlock(view);
             if (atomic_load(&barrier->phase) != word)
                 continue;
         }
-        if (dying && !soon)
-            pn_wait_soon(&wait);
-        soon |= dying;
-        if (wait.deadline_ns != PN_FOREVER && phase_of(word) == PN_ACTING)
-            wait.deadline_ns = PN_FOREVER; /* all are there: nobody is late */
-        result = pn_wait_sleep(&wait, word);
+        if (sleeps-- == 0)
+            return -EINTR;
+        if (wait->deadline_ns != PN_FOREVER && phase_of(word) == PN_ACTING)
+            wait->deadline_ns = PN_FOREVER; /* all are there: nobody is late */
+        int result = pn_wait_sleep(wait, word);
         if (result < 0)
-            break;
+            return result;
     }
-    if (wait.office >= 0) /* the others sleep long, and who should have woken them may be dead */
-        (void)pn_wait_wake(&barrier->watch, futex_of(barrier), INT_MAX);
-    pn_wait_end(&wait, result);
+}
+
+static void end_wait(struct pn_barrier_view *view, struct pn_waiter *wait, int result)
+{
+    if (wait->office >= 0) /* the others sleep long, and who should have woken them may be dead */
+        (void)pn_wait_wake(&view->barrier->watch, futex_of(view->barrier), INT_MAX);
+    pn_wait_end(wait, result);
+}
+
+/* The same until it has left them, without a limit. */
+static int outwait(struct pn_barrier_view *view, uint32_t phases, uint64_t me)
+{
+    struct pn_waiter wait;
+    begin_wait(view, me, &wait, PN_FOREVER);
+    int result = wait_for_change(view, phases, &wait, INT_MAX);
+    end_wait(view, &wait, result);
     return result;
 }
 
@@ -174,14 +191,15 @@ int pn_barrier_come(struct pn_barrier_view *view, int acts, uint64_t thread,
         unlock(view);
         if (phase == PN_BROKEN)
             return -EPIPE;
-        result = wait_for_change(view, DOOR_IS_SHUT, me, PN_FOREVER);
+        result = outwait(view, DOOR_IS_SHUT, me);
     }
     if (result != 0)
         return result;
     uint32_t taken = count_places(barrier), place = 0;
     while (place + 1 < barrier->parties && atomic_load(&barrier->places[place].who) != 0)
         place++; /* one is free, or it would not be filling */
-    *ret_visit = (struct pn_visit){place, taken, acts && taken + 1 == barrier->parties};
+    *ret_visit = (struct pn_visit){
+        .place = place, .index = taken, .acts = acts && taken + 1 == barrier->parties};
     atomic_store(&barrier->places[place].pid, (uint32_t)getpid());
     atomic_store(&barrier->places[place].who, me);
     if (ret_visit->acts) {
@@ -205,27 +223,39 @@ int pn_barrier_acted(struct pn_barrier_view *view, int failed)
     return failed ? -EPIPE : 0;
 }
 
-int pn_barrier_wait(struct pn_barrier_view *view, const struct pn_visit *visit,
-                    int64_t deadline_ns)
+void pn_barrier_begin(struct pn_barrier_view *view, struct pn_visit *visit, int64_t deadline_ns)
+{
+    uint64_t me = atomic_load(&view->barrier->places[visit->place].who);
+    begin_wait(view, me, &visit->wait, deadline_ns);
+}
+
+int pn_barrier_wait(struct pn_barrier_view *view, struct pn_visit *visit)
 {
     struct pn_barrier *barrier = view->barrier;
-    uint64_t me = atomic_load(&barrier->places[visit->place].who);
-    int result = wait_for_change(view, 1u << PN_FILLING | 1u << PN_ACTING, me, deadline_ns);
+    uint32_t phases = 1u << PN_FILLING | 1u << PN_ACTING;
+    int result = wait_for_change(view, phases, &visit->wait, 1);
     if (result == -ETIMEDOUT) {
         lock_at_any_rate(view);
         if (phase_of(atomic_load(&barrier->phase)) == PN_FILLING)
             change(barrier, PN_BROKEN);
         unlock(view);
-        return pn_barrier_wait(view, visit, PN_FOREVER);
+        visit->wait.deadline_ns = PN_FOREVER; /* somebody may just have begun the action */
+        result = wait_for_change(view, phases, &visit->wait, 1);
     }
+    if (result == -EINTR)
+        return result;
+    end_wait(view, &visit->wait, result);
+    visit->wait.watch = NULL;
     if (result != 0)
         return result;
     return phase_of(atomic_load(&barrier->phase)) == PN_DRAINING ? 0 : -EPIPE;
 }
 
-void pn_barrier_leave(struct pn_barrier_view *view, const struct pn_visit *visit)
+void pn_barrier_leave(struct pn_barrier_view *view, struct pn_visit *visit)
 {
     struct pn_barrier *barrier = view->barrier;
+    if (visit->wait.watch != NULL)
+        end_wait(view, &visit->wait, -EINTR);
     atomic_store(&barrier->places[visit->place].who, 0);
     enum pn_phase phase = phase_of(atomic_load(&barrier->phase));
     if (phase == PN_FILLING || phase == PN_BROKEN || count_places(barrier) != 0)
@@ -246,7 +276,7 @@ static int lock_to_change(struct pn_barrier_view *view, uint64_t thread)
             return 0;
         int mine = atomic_load(&view->barrier->actor_thread) == thread;
         unlock(view);
-        result = mine ? -EALREADY : wait_for_change(view, 1u << PN_ACTING, me, PN_FOREVER);
+        result = mine ? -EALREADY : outwait(view, 1u << PN_ACTING, me);
     }
     return result;
 }

@@ -63,6 +63,7 @@ struct pn_barrier_view {
 struct pn_visit {
     uint32_t place, index; /* index: how many were there before */
     int acts;              /* the caller is the last one, and carries out the action */
+    struct pn_waiter wait; /* its watch is NULL while there is none */
 };
 
 /* All below: 0 is done; or -errno: -EINTR, a signal came; -ENOSPC, ... of an identity. None of them
@@ -76,12 +77,15 @@ int pn_barrier_come(struct pn_barrier_view *view, int acts, uint64_t thread,
 /* The action is done. 0, or -EPIPE where it failed, which breaks the barrier. Cannot fail. */
 int pn_barrier_acted(struct pn_barrier_view *view, int failed);
 
-/* Wait until all are there. -EPIPE: it is broken, or was reset. Who waits too long breaks it. */
-int pn_barrier_wait(struct pn_barrier_view *view, const struct pn_visit *visit,
-                    int64_t deadline_ns);
+/* Begin a wait. */
+void pn_barrier_begin(struct pn_barrier_view *view, struct pn_visit *visit, int64_t deadline_ns);
+
+/* Wait until all are there. -EPIPE: it is broken, or was reset. Who waits too long breaks it.
+ * -EINTR: a signal came, or one may have come while nobody slept: see to it, and call again. */
+int pn_barrier_wait(struct pn_barrier_view *view, struct pn_visit *visit);
 
 /* Leave, whatever came of it. Cannot fail. */
-void pn_barrier_leave(struct pn_barrier_view *view, const struct pn_visit *visit);
+void pn_barrier_leave(struct pn_barrier_view *view, struct pn_visit *visit);
 
 /* Break it, or send away all who wait and begin anew. While somebody carries out the action they
  * wait for the end of it; called by that one itself they are of no effect. */

@@ -232,11 +232,13 @@ static int wait_called(struct pn_condition_view *view, uint32_t number, struct p
 {
     struct pn_condition *condition = view->condition;
     const struct pn_seat *seat = seat_at(view, number);
-    uint64_t ticket = atomic_load(&seat->ticket), dying, asked = 0;
-    for (;;) {
+    uint64_t ticket = atomic_load(&seat->ticket), dying;
+    for (int slept = 0;;) {
         uint32_t rings = atomic_load(&seat->rings);
         if (ticket <= atomic_load(&condition->called) && wait->office < 0)
             return 0;
+        if (slept)
+            return -EINTR;
         /* One who watches does this also before it goes, since the others sleep long. */
         wait->other_count = 0;
         int dead = see_to_called(view, number, wait, &dying);
@@ -251,26 +253,30 @@ static int wait_called(struct pn_condition_view *view, uint32_t number, struct p
             return 0;
         if (dead)
             continue;
-        if (dying != 0 && dying != asked) {
-            asked = dying;
-            pn_wait_soon(wait);
-        }
+        if (dying != 0)
+            pn_wait_soon(wait, dying);
         int result = pn_wait_sleep(wait, rings);
         if (result < 0)
             return result;
+        slept = 1;
     }
 }
 
-int pn_condition_wait(struct pn_condition_view *view, uint32_t number, int64_t deadline_ns)
+void pn_condition_begin(struct pn_condition_view *view, uint32_t number, struct pn_waiter *wait,
+                        int64_t deadline_ns)
 {
     struct pn_seat *seat = seat_at(view, number);
-    struct pn_waiter wait;
-    pn_wait_begin(&wait, &view->condition->watch, (const uint32_t *)(const void *)&seat->rings,
+    pn_wait_begin(wait, &view->condition->watch, (const uint32_t *)(const void *)&seat->rings,
                   deadline_ns);
-    pn_wait_as(&wait, view->self->table, atomic_load(&seat->who));
-    wait.bell = &view->condition->bell;
-    int result = wait_called(view, number, &wait);
-    pn_wait_end(&wait, result);
+    pn_wait_as(wait, view->self->table, atomic_load(&seat->who));
+    wait->bell = &view->condition->bell;
+}
+
+int pn_condition_wait(struct pn_condition_view *view, uint32_t number, struct pn_waiter *wait)
+{
+    int result = wait_called(view, number, wait);
+    if (result != -EINTR)
+        pn_wait_end(wait, result);
     return result;
 }
 

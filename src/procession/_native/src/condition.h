@@ -75,8 +75,13 @@ int pn_condition_grow(struct pn_condition *condition, size_t offset, size_t size
 /* Call so many of those who wait. */
 int pn_condition_notify(struct pn_condition_view *view, uint64_t many, int64_t deadline_ns);
 
-/* Wait to be called. 0, -ETIMEDOUT, -EINTR. */
-int pn_condition_wait(struct pn_condition_view *view, uint32_t seat, int64_t deadline_ns);
+/* Begin a wait in a seat. */
+void pn_condition_begin(struct pn_condition_view *view, uint32_t seat, struct pn_waiter *wait,
+                        int64_t deadline_ns);
+
+/* Wait to be called. The wait is over by 0 or -ETIMEDOUT. -EINTR: a signal came, or one may have
+ * come while nobody slept: see to it, then call again with the same wait, or pn_wait_end(). */
+int pn_condition_wait(struct pn_condition_view *view, uint32_t seat, struct pn_waiter *wait);
 
 enum pn_leaving {
     PN_HAS_WAITED, /* it has been called, and has the user's lock again */

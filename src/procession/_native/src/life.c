@@ -112,6 +112,13 @@ void pn_life_heard(const uint32_t *word, uint32_t value)
         pn_futex_wake_all(word);
 }
 
+void pn_life_tell(const struct pn_slot *slot)
+{
+    uint32_t value = atomic_load(word_of(&slot->life));
+    if ((value & FUTEX_OWNER_DIED) && (value & FUTEX_WAITERS))
+        pn_futex_wake_all(futex_of(&slot->life));
+}
+
 struct watch {
     struct pn_slot *slot;
     int eventfd;

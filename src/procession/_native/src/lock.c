@@ -12,12 +12,13 @@ static void note_holder(struct pn_lock *lock, uint64_t holder)
 /* What to do about the owner: 0 wait for it; or a result of pn_lock_take(), or -EAGAIN: look again.
  * It has been seen in `word`. */
 static int ask_for_owner(const struct pn_table *table, struct pn_lock *lock, uint64_t word,
-                         uint64_t me, int told, int *ret_dying)
+                         int told, struct pn_waiter *wait)
 {
     if (word & PN_LEFT)
         return told ? 0 : PN_LEFT_HELD;
     enum pn_fate fate = pn_owner_fate(table, word);
-    *ret_dying = fate == PN_DYING;
+    if (fate == PN_DYING)
+        pn_wait_soon(wait, word);
     if (fate != PN_DEAD)
         return 0;
     if (pn_owner_came_to_its_end(table, word)) {
@@ -25,37 +26,33 @@ static int ask_for_owner(const struct pn_table *table, struct pn_lock *lock, uin
         return -EAGAIN;
     }
     /* who waits beside us does not know that the lock changed hands: keep the mark */
-    if (!atomic_compare_exchange_strong(&lock->word, &word, me | PN_WAITERS))
+    if (!atomic_compare_exchange_strong(&lock->word, &word, wait->me | PN_WAITERS))
         return -EAGAIN;
     atomic_fetch_add(&lock->recovered, 1);
     return PN_TAKEN_OVER;
 }
 
-static int wait_taken(const struct pn_table *table, struct pn_lock *lock, uint64_t me, int told,
+static int wait_taken(const struct pn_table *table, struct pn_lock *lock, int told,
                       struct pn_waiter *wait, uint64_t *ret_before)
 {
-    uint64_t dying = 0;
-    for (;;) {
+    for (int slept = 0;;) {
         uint64_t word = atomic_load(&lock->word);
         if ((word & PN_OWNER_MASK) == 0) {
             if (atomic_compare_exchange_strong(&lock->word, &word,
-                                               me | (wait->slept ? PN_WAITERS : 0)))
+                                               wait->me | (wait->slept ? PN_WAITERS : 0)))
                 return PN_TAKEN;
             continue;
         }
-        int is_dying = 0;
         *ret_before = word;
-        int result = ask_for_owner(table, lock, word, me, told, &is_dying);
+        int result = ask_for_owner(table, lock, word, told, wait);
         if (result == -EAGAIN)
             continue;
         if (result != 0)
             return result;
-        if (is_dying && dying != (word & PN_OWNER_MASK)) {
-            dying = word & PN_OWNER_MASK;
-            pn_wait_soon(wait);
-        }
         if (wait->deadline_ns == 0)
             return -ETIMEDOUT; /* without a mark: nobody will sleep */
+        if (slept)
+            return -EINTR;
         if (!(word & PN_WAITERS)) {
             if (!atomic_compare_exchange_strong(&lock->word, &word, word | PN_WAITERS))
                 continue;
@@ -66,19 +63,25 @@ static int wait_taken(const struct pn_table *table, struct pn_lock *lock, uint64
         result = pn_wait_sleep(wait, (uint32_t)word);
         if (result < 0)
             return result;
+        slept = 1;
     }
 }
 
-int pn_lock_take(const struct pn_table *table, struct pn_lock *lock, uint64_t me, uint64_t holder,
-                 int64_t deadline_ns, int told, uint64_t *ret_before)
+void pn_lock_begin(const struct pn_table *table, struct pn_lock *lock, uint64_t me,
+                   struct pn_waiter *wait, int64_t deadline_ns)
 {
-    struct pn_waiter wait;
-    pn_wait_begin(&wait, &lock->watch, pn_low_half(&lock->word), deadline_ns);
-    pn_wait_as(&wait, table, me);
-    int result = wait_taken(table, lock, me, told, &wait, ret_before);
+    pn_wait_begin(wait, &lock->watch, pn_low_half(&lock->word), deadline_ns);
+    pn_wait_as(wait, table, me);
+}
+
+int pn_lock_take(const struct pn_table *table, struct pn_lock *lock, uint64_t holder, int told,
+                 struct pn_waiter *wait, uint64_t *ret_before)
+{
+    int result = wait_taken(table, lock, told, wait, ret_before);
     if (result == PN_TAKEN || result == PN_TAKEN_OVER)
         note_holder(lock, holder);
-    pn_wait_end(&wait, result == PN_LEFT_HELD ? -EAGAIN : result);
+    if (result != -EINTR)
+        pn_wait_end(wait, result == PN_LEFT_HELD ? -EAGAIN : result);
     return result;
 }
 

@@ -61,15 +61,21 @@ static inline int pn_lock_try(struct pn_lock *lock, uint64_t me, uint64_t holder
     return 1;
 }
 
-/* Take it; wait until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no limit, 0 = do not wait).
+/* Begin a wait until deadline_ns (CLOCK_MONOTONIC, PN_FOREVER = no limit, 0 = do not wait). */
+void pn_lock_begin(const struct pn_table *table, struct pn_lock *lock, uint64_t me,
+                   struct pn_waiter *wait, int64_t deadline_ns);
+
+/* Take it, or wait. The wait is over with every result but -EINTR.
  *
  *    PN_TAKEN, PN_TAKEN_OVER   owned
- *    PN_LEFT_HELD              not owned, and `told` was false: tell the user, and call again
- *    -ETIMEDOUT, -EINTR        not owned
+ *    PN_LEFT_HELD              not owned, and `told` was false: tell the user, and begin again
+ *    -ETIMEDOUT                not owned
+ *    -EINTR                    a signal came, or one may have come while nobody slept: see to it,
+ *                              then call again with the same wait, or pn_wait_end()
  *
  * ret_before: whom it was taken over from, or who left it. Safe without the GIL. */
-int pn_lock_take(const struct pn_table *table, struct pn_lock *lock, uint64_t me, uint64_t holder,
-                 int64_t deadline_ns, int told, uint64_t *ret_before);
+int pn_lock_take(const struct pn_table *table, struct pn_lock *lock, uint64_t holder, int told,
+                 struct pn_waiter *wait, uint64_t *ret_before);
 
 /* Let go, whoever has it. 0, or -EPERM: it was free. */
 int pn_lock_release(struct pn_lock *lock);

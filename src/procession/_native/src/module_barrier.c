@@ -104,7 +104,7 @@ static int raise_of(Barrier *self, int result)
 
 /* --- waiting --- */
 
-static void leave(Barrier *self, const struct pn_visit *visit)
+static void leave(Barrier *self, struct pn_visit *visit)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -149,10 +149,11 @@ static PyObject *barrier_wait(PyObject *object, PyObject *args)
     }
     int failed = visit.acts && act(self, action) < 0;
     (void)pn_deadline_of(timeout, &deadline_ns); /* it begins when one is inside */
+    pn_barrier_begin(&self->view, &visit, deadline_ns);
     while (!failed) {
         int result;
         Py_BEGIN_ALLOW_THREADS
-        result = pn_barrier_wait(&self->view, &visit, deadline_ns);
+        result = pn_barrier_wait(&self->view, &visit);
         Py_END_ALLOW_THREADS
         if (result == 0 || visit.acts)
             break; /* who carried out the action has met the others, whatever comes then */

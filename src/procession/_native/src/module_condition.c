@@ -190,10 +190,12 @@ static int leave(Condition *self, uint32_t seat, enum pn_leaving how)
 /* 1 called, 0 timed out and not in the seat any more, -1 with an exception. */
 static int sleep_in(Condition *self, uint32_t seat, int64_t deadline_ns)
 {
+    struct pn_waiter wait;
+    pn_condition_begin(&self->view, seat, &wait, deadline_ns);
     for (;;) {
         int result;
         Py_BEGIN_ALLOW_THREADS
-        result = pn_condition_wait(&self->view, seat, deadline_ns);
+        result = pn_condition_wait(&self->view, seat, &wait);
         Py_END_ALLOW_THREADS
         if (result == 0)
             return 1;
@@ -203,8 +205,10 @@ static int sleep_in(Condition *self, uint32_t seat, int64_t deadline_ns)
             (void)pn_os_error(result, "cannot wait for a condition");
             return -1;
         }
-        if (PyErr_CheckSignals() != 0) /* PEP 475 */
+        if (PyErr_CheckSignals() != 0) { /* PEP 475 */
+            pn_wait_end(&wait, result);
             return -1;
+        }
     }
 }
 

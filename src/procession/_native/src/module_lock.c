@@ -104,12 +104,13 @@ static int tell(Lock *self, int left, uint64_t owner)
 static PyObject *take(Lock *self, uint64_t me, uint64_t holder, int64_t deadline_ns)
 {
     int told = deadline_ns == 0; /* who does not wait is not told what it is that one waits for */
+    struct pn_waiter wait;
+    pn_lock_begin(self->self->table, self->lock, me, &wait, deadline_ns);
     for (;;) {
         uint64_t before = 0;
         int result;
         Py_BEGIN_ALLOW_THREADS
-        result = pn_lock_take(self->self->table, self->lock, me, holder, deadline_ns, told,
-                              &before);
+        result = pn_lock_take(self->self->table, self->lock, holder, told, &wait, &before);
         Py_END_ALLOW_THREADS
         switch (result) {
         case PN_TAKEN:
@@ -123,12 +124,15 @@ static PyObject *take(Lock *self, uint64_t me, uint64_t holder, int64_t deadline
             told = 1;
             if (tell(self, 1, before) != 0)
                 return NULL;
+            pn_lock_begin(self->self->table, self->lock, me, &wait, deadline_ns);
             break;
         case -ETIMEDOUT:
             Py_RETURN_FALSE;
         case -EINTR:
-            if (PyErr_CheckSignals() != 0) /* PEP 475 */
+            if (PyErr_CheckSignals() != 0) { /* PEP 475 */
+                pn_wait_end(&wait, result);
                 return NULL;
+            }
             break;
         default:
             return pn_os_error(result, "cannot wait for a lock");

@@ -5,7 +5,6 @@
 static int wait_owned(struct pn_self *self, struct pn_mutex *mutex, uint64_t me,
                       struct pn_waiter *wait)
 {
-    uint64_t asked = 0; /* who was seen to be dying */
     for (;;) {
         uint64_t word = atomic_load(&mutex->word);
         if ((word & PN_OWNER_MASK) == 0) {
@@ -21,10 +20,8 @@ static int wait_owned(struct pn_self *self, struct pn_mutex *mutex, uint64_t me,
                 return -EOWNERDEAD;
             continue;
         }
-        if (fate == PN_DYING && asked != (word & PN_OWNER_MASK)) {
-            asked = word & PN_OWNER_MASK;
-            pn_wait_soon(wait);
-        }
+        if (fate == PN_DYING)
+            pn_wait_soon(wait, word);
         if (!(word & PN_WAITERS)) {
             if (!atomic_compare_exchange_strong(&mutex->word, &word, word | PN_WAITERS))
                 continue;

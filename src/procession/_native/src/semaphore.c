@@ -109,7 +109,7 @@ static uint32_t settle(const struct pn_table *table, struct pn_semaphore *it, ui
 struct living {
     uint64_t holders[PN_HEARD + 1];
     unsigned int count;
-    int soon;
+    uint64_t dying; /* one who has begun to die */
 };
 
 /* Look for one who died with permits, until one came back. */
@@ -128,10 +128,8 @@ static void ask_for_dead(const struct pn_table *table, struct pn_semaphore *it,
                 wait->before = owner;
             continue;
         }
-        if (fate == PN_DYING && wait->dying != owner) {
-            wait->dying = owner;
-            living->soon = 1;
-        }
+        if (fate == PN_DYING)
+            living->dying = owner;
         if (living->count <= PN_HEARD)
             living->holders[living->count++] = owner;
     }
@@ -222,8 +220,8 @@ int pn_semaphore_take(struct pn_self *self, struct pn_semaphore *it, enum pn_sor
             break;
         for (unsigned int n = 0; n < living.count; n++)
             pn_wait_for(&wait->ticket.wait, living.holders[n]);
-        if (living.soon)
-            pn_wait_soon(&wait->ticket.wait);
+        if (living.dying != 0)
+            pn_wait_soon(&wait->ticket.wait, living.dying);
         result = pn_wait_sleep(&wait->ticket.wait, wait->ticket.turn);
     }
     return result;

@@ -66,7 +66,6 @@ struct pn_permit_wait {
     int64_t deadline_ns;
     struct pn_ticket ticket;
     uint64_t before; /* whose death gave back what was taken; 0: nobody's */
-    uint64_t dying;  /* who was seen to be dying */
 };
 
 /* Take a permit if there is one, without ever waiting.

@@ -147,6 +147,7 @@ int pn_slot_end_of(struct pn_table *table, struct pn_slot *slot, uint32_t genera
     else if (number != 0)
         atomic_fetch_and(&slot->endings_taken, ~(1u << (number - 1)));
     pn_futex_wake_all(futex_of(slot));
+    pn_life_tell(slot);
     return won;
 }
 

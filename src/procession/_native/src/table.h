@@ -130,6 +130,9 @@ enum pn_life pn_life_read(const struct pn_slot *slot);
 int pn_life_listen(const struct pn_slot *slot, const uint32_t **ret_word, uint32_t *ret_value);
 void pn_life_heard(const uint32_t *word, uint32_t value);
 
+/* Wake all who listen, if the holder has died: whoever the kernel woke may have died as well. */
+void pn_life_tell(const struct pn_slot *slot);
+
 /* Start a thread that writes 1 to eventfd when the life word's holder has died; it ends in silence
  * when the slot goes to another process. The thread knows no Python, blocks all signals and lives
  * as long as the process: neither the mapping nor the descriptor may go before. */

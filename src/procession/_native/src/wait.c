@@ -107,12 +107,19 @@ static int listen_to_others(struct pn_waiter *wait, struct sleep *sleep)
     return all;
 }
 
-/* Whether the sentry's death, if it is not us, will be heard of; and the deputy's, by the others. */
-static int listen_to_officers(struct pn_waiter *wait, struct sleep *sleep)
+/* Whether the sentry's death, if it is not us, will be heard of; and the deputy's, by the others.
+ * -EAGAIN: one of them has died since we looked for an office. */
+static int listen_to_officers(struct pn_waiter *wait, struct sleep *sleep, int64_t now)
 {
     int heard = 1;
-    for (int office = 0; office < 2 && office != wait->office && wait->office != 0; office++)
-        heard &= listen(sleep, officer(wait, atomic_load(&wait->watch->lease[office])));
+    for (int office = 0; office < 2 && office != wait->office && wait->office != 0; office++) {
+        uint64_t lease = atomic_load(&wait->watch->lease[office]);
+        if (listen(sleep, officer(wait, lease)))
+            continue;
+        if (officer(wait, lease) != NULL && is_vacant(wait, lease, now))
+            return -EAGAIN;
+        heard = 0;
+    }
     return heard;
 }
 
@@ -120,7 +127,9 @@ static int listen_to_officers(struct pn_waiter *wait, struct sleep *sleep)
 static int64_t length(struct pn_waiter *wait, struct sleep *sleep, int all_heard, int64_t now)
 {
     serve(wait, now);
-    int sentry_heard = listen_to_officers(wait, sleep);
+    int sentry_heard = listen_to_officers(wait, sleep, now);
+    if (sentry_heard < 0)
+        return 0; /* look again */
     if (wait->office != 0 && wait->bell != wait->word) {
         if (atomic_load_explicit(&deaf, memory_order_relaxed))
             return SLICE_NS; /* no bell is heard: all look for an office */
@@ -186,8 +195,12 @@ void pn_wait_for(struct pn_waiter *wait, uint64_t owner)
     wait->other_count++;
 }
 
-void pn_wait_soon(struct pn_waiter *wait)
+void pn_wait_soon(struct pn_waiter *wait, uint64_t dying)
 {
+    dying &= PN_OWNER_MASK;
+    if (wait->dying == dying)
+        return;
+    wait->dying = dying;
     wait->slice_ns = MS;
     wait->growth = 2;
 }

@@ -30,6 +30,10 @@
  *     }
  *     pn_wait_end(&wait, result);
  *
+ * A signal that comes while nobody sleeps ends no sleep. Who waits for a user therefore comes back
+ * after each sleep (-EINTR) and goes on with the same wait, once signals were seen to: one that
+ * came a moment too late is seen to after the next sleep.
+ *
  * Where each waiter has a word of its own, so that one is woken and not all, it sets `bell` to a
  * word that they share: there an office is offered to one of them.
  */
@@ -55,7 +59,7 @@ struct pn_waiter {
     const struct pn_table *table; /* NULL: nothing is heard */
     int64_t deadline_ns, slice_ns;
     int growth; /* of a young wait's slices: by this part of themselves */
-    uint64_t me, held;
+    uint64_t me, held, dying;
     uint64_t others[PN_HEARD];
     unsigned int other_count;
     int office; /* 0, 1, or -1: none */
@@ -79,8 +83,9 @@ void pn_wait_for(struct pn_waiter *wait, uint64_t owner);
  *    -EINTR       a signal came */
 int pn_wait_sleep(struct pn_waiter *wait, uint32_t expected);
 
-/* Something is about to happen that nobody will tell of: look again after 1, 1.5, 2.2, ... ms. */
-void pn_wait_soon(struct pn_waiter *wait);
+/* A process is dying, and nobody will tell when it is dead: look again after 1, 1.5, 2.2, ... ms. Of
+ * the same one (an owner word) only the first time. */
+void pn_wait_soon(struct pn_waiter *wait, uint64_t dying);
 
 /* The wait is over, with what was waited for (0) or without (< 0): then a wake-up that came with
  * the deadline or the signal is passed on. */
