@@ -9,7 +9,10 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "barrier.h"
 #include "check.h"
+#include "condition.h"
+#include "event.h"
 #include "gate.h"
 #include "lock.h"
 #include "mutex.h"
@@ -24,9 +27,13 @@ static struct shared {
     struct pn_lock lock;
     struct pn_mutex mutex;
     struct pn_gate gate;
+    struct pn_event event;
+    struct pn_condition condition;
     struct pn_watch watch;
     _Atomic uint32_t word;
     _Atomic int go;
+    struct pn_barrier barrier;
+    struct pn_place places[2];
 } *shared;
 
 static uint64_t me(void)
@@ -163,6 +170,40 @@ static void check_gate(void)
     pid_t stranger = start_stranger((const uint32_t *)(const void *)&shared->gate.turn);
     pn_gate_wake(pn_gate_open(&shared->gate, 0));
     join(stranger, "nobody was woken by a gate");
+}
+
+static void check_event(void)
+{
+    pid_t strangers[2];
+    atomic_store(&shared->event.word, 2); /* somebody may sleep on it */
+    for (int n = 0; n < 2; n++)
+        strangers[n] = start_stranger((const uint32_t *)(const void *)&shared->event.word);
+    pn_event_set(&shared->event);
+    for (int n = 0; n < 2; n++)
+        join(strangers[n], "not all were woken by an event");
+}
+
+/* Who waits has a word of its own. */
+static void check_condition(void)
+{
+    struct pn_condition_view view = {&self, &shared->condition, (unsigned char *)shared};
+    uint32_t seat;
+    CHECK(pn_condition_enter(&view, PN_FOREVER, &seat) == 0, "");
+    const _Atomic uint32_t *rings = &shared->condition.seats[seat].rings;
+    pid_t stranger = start_stranger((const uint32_t *)(const void *)rings);
+    CHECK(pn_condition_notify(&view, 1, PN_FOREVER) == 0, "");
+    join(stranger, "nobody was woken by a condition");
+}
+
+static void check_barrier(void)
+{
+    struct pn_barrier_view view = {&self, &shared->barrier};
+    shared->barrier.parties = 1;
+    pid_t stranger = start_stranger((const uint32_t *)(const void *)&shared->barrier.phase);
+    struct pn_visit visit;
+    CHECK(pn_barrier_come(&view, 0, 1, &visit) == 0, "");
+    join(stranger, "nobody was woken by a barrier");
+    pn_barrier_leave(&view, &visit);
 }
 
 /* Of two who sleep one is woken and takes it: the other's mark must not go with the word. */
@@ -438,6 +479,9 @@ static const struct {
     {"release", check_release},
     {"unlock", check_unlock},
     {"gate", check_gate},
+    {"event", check_event},
+    {"condition", check_condition},
+    {"barrier", check_barrier},
     {"mark_stays", check_mark_stays},
     {"mark_stays_in_take_over", check_mark_stays_in_take_over},
     {"given_up", check_given_up},
