@@ -117,7 +117,11 @@ def _standard_folder() -> str | None:
 
 @pytest.fixture(autouse=True)
 def no_strays() -> Iterator[None]:
-    """Fail a test that leaves a process, descriptor, thread or file behind, then clean up."""
+    """Fail a test that leaves a process, descriptor, thread or file behind, then clean up.
+
+    Not `procession.testing`, which does the same for users: it goes by what our own code knows of
+    its processes, and may overlook what that code has lost. This one goes by a mark in /proc.
+    """
     before = Belongings()
     yield
     strays = Belongings().more_than(before)

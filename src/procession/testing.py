@@ -64,7 +64,7 @@ class _Belongings:
     """
 
     def __init__(self) -> None:
-        self.stats = _below(os.getpid())
+        self.stats = _below(_roots())
         self.processes = {_Process(pid, stat.start_time) for pid, stat in self.stats.items()}
         kept = _kept_descriptors()
         self.descriptors = {
@@ -189,19 +189,51 @@ def wait_until(predicate: Callable[[], _T], timeout: float = 30.0) -> _T:
 # --- looking --------------------------------------------------------------------------------------
 
 
-def _below(root: int) -> dict[int, procfs.Stat]:
-    """The processes below one, without the keeper: what that has forked is the program's."""
+def _roots() -> list[int]:
+    """Whose descendants are this process's: its own, its guard's, and those that it has started.
+
+    The guard is nobody's child where start method fork came first; what a process that is no main
+    has started is below its main's zygote.
+    """
+    roots = [os.getpid(), *_started()]
+    client: Any = sys.modules.get("procession._launch.keeper_client")
+    if client and (keeper := client.existing()) and keeper.index == messages.MAIN_SLOT:
+        guard = procfs.stat(keeper.table.read(messages.GUARD_SLOT)[2])
+        if guard is not None and guard.comm == messages.COMM_GUARD:
+            roots.append(guard.pid)
+    return roots
+
+
+def _started() -> set[int]:
+    """Pids of the processes that this one has started and not joined."""
+    found = set()
+    for child in list(process._children):  # type: ignore[attr-defined]
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            if child.pid is not None:
+                found.add(child.pid)
+    return found
+
+
+def _below(roots: list[int]) -> dict[int, procfs.Stat]:
+    """What is below some processes, and those that were started; without the keeper."""
+    started = _started()
     stats = [procfs.stat(int(name)) for name in os.listdir("/proc") if name.isdigit()]
     by_parent: dict[int, list[procfs.Stat]] = {}
+    found: dict[int, procfs.Stat] = {}
     for stat in stats:
         if stat is not None:
             by_parent.setdefault(stat.parent, []).append(stat)
-    found: dict[int, procfs.Stat] = {}
-    to_see = [root]
+            if stat.pid in started:
+                found[stat.pid] = stat
+    to_see, seen = list(roots), {os.getpid()}
     while to_see:
         for stat in by_parent.get(to_see.pop(), ()):
+            if stat.pid in seen:
+                continue
+            seen.add(stat.pid)
             to_see.append(stat.pid)
-            if not _is_helper(stat):
+            # a child has a spare's name until it is itself
+            if stat.pid in started or not _is_helper(stat):
                 found[stat.pid] = stat
     return found
 
@@ -210,9 +242,7 @@ def _is_helper(stat: procfs.Stat) -> bool:
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None and stat.pid == tracker._resource_tracker._pid:
         return True
-    # a child has a spare's name until it is itself
-    started: Any = process._children  # type: ignore[attr-defined]
-    return stat.comm in _HELPERS and all(child.pid != stat.pid for child in started)
+    return stat.comm in _HELPERS
 
 
 def _threads() -> dict[int, str]:
@@ -246,8 +276,12 @@ def _kept_descriptors() -> set[int]:
         held.update(socket.fileno() for socket in sockets if socket is not None)
     if identity := modules.get("procession._identity"):
         held.update(table.fileno() for table in identity._tables.values())
-    if (memory := modules.get("procession._shared.memory")) and memory._begun is not None:
-        held.add(memory._begun.memory.fileno())  # the next small object goes there
+    regions = []  # the next small objects go there
+    if memory := modules.get("procession._shared.memory"):
+        regions += [memory._begun, memory._begun_growing]
+    if semaphore := modules.get("procession._sync.semaphore"):
+        regions.append(semaphore._begun)
+    held.update(region.memory.fileno() for region in regions if region is not None)
     if (heap := modules.get("procession.heap")) and heap._heap._spaces:
         arena = heap._heap._spaces[-1].arena  # the next value comes from there
         held.update(number for number in _descriptors() if _is_same(number, arena.fd))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -10,18 +11,16 @@ import textwrap
 import threading
 import time
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import psutil
 import pytest
 
 import procession
 from procession import testing
+from tests.contract.programs import run_text
 
 pytest_plugins = ["pytester"]
-
-pytestmark = (
-    pytest.mark.slow
-)  # once, three of these failed together on a loaded machine: why is not known
 
 
 def test_a_block_that_leaves_nothing_passes() -> None:
@@ -45,6 +44,67 @@ def test_a_process_that_is_left_is_shown_and_ended(method: str) -> None:
     process.close()
 
 
+def names_below(pid: int) -> list[str]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.name() for child in psutil.Process(pid).children()]
+    return []
+
+
+AFTER_A_FORK = """
+import contextlib, os, time, procession
+from procession import testing
+
+def start(method, *args):
+    process = procession.get_context(method).Process(target=time.sleep, args=args)
+    process.start()
+    return process
+
+def look(method):
+    try:
+        with testing.no_strays(0.1):
+            process = start(method, 3600)
+    except testing.StraysLeft as left:
+        print(method, left.processes == [process.pid] or left)
+    else:
+        print(method, "is not seen")
+        process.kill()
+    process.join()
+    process.close()
+
+if __name__ == "__main__":
+    start("fork", 0).join()
+    for method in ("forkserver", "spawn", "fork"):
+        look(method)
+    inner = procession.get_context("forkserver").Process(target=look, args=("forkserver",))
+    inner.start()
+    inner.join()
+"""
+
+
+def test_processes_are_seen_whoever_their_parent_is(tmp_path: Path) -> None:
+    done = run_text(tmp_path, AFTER_A_FORK)
+    assert done.lines == ["forkserver True", "spawn True", "fork True", "forkserver True"], done.err
+
+
+FIRST_OBJECTS = """
+import procession
+from procession import testing
+
+with testing.no_strays(0.1):
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition"):
+        getattr(procession, name)()
+    for name in ("Queue", "JoinableQueue", "SimpleQueue"):
+        getattr(procession, name)()
+    procession.Barrier(2), procession.Value("i"), procession.Array("i", 3)
+print("nothing left")
+"""
+
+
+def test_what_is_kept_for_the_next_objects_is_not_left(tmp_path: Path) -> None:
+    done = run_text(tmp_path, FIRST_OBJECTS)
+    assert done.lines == ["nothing left"], done.err
+
+
 def test_a_subprocess_and_what_is_below_it_are_left() -> None:
     text = "import subprocess, sys; print(1, flush=True); subprocess.run(['sleep', '3600'])"
     with pytest.raises(testing.StraysLeft) as caught:
@@ -52,7 +112,7 @@ def test_a_subprocess_and_what_is_below_it_are_left() -> None:
             child = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
             assert child.stdout is not None
             child.stdout.readline()
-            testing.wait_until(lambda: psutil.Process(child.pid).children())
+            testing.wait_until(lambda: names_below(child.pid) == ["sleep"])  # no longer a copy
     below = [pid for pid in caught.value.processes if pid != child.pid]
     assert len(below) == 1
     assert f"└ {below[0]} sleep (alive) sleep 3600" in str(caught.value)
