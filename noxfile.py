@@ -112,9 +112,11 @@ def pool_chaos(session: nox.Session) -> None:
 
 @nox.session
 def orphan_table(session: nox.Session) -> None:
-    """What is left when a parent ends, in every way and by every start method."""
+    """What is left when main is killed, ours and others; then ours in every way by every method."""
     install(session)
-    session.run("python", "-m", "benchmarks.orphan_table", *session.posargs)
+    session.install(*PEERS)
+    session.run("python", "-m", "benchmarks.orphans_of_peers", *session.posargs)
+    session.run("python", "-m", "benchmarks.orphan_table")
 
 
 @nox.session
@@ -147,11 +149,11 @@ def programs(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, built without warnings, and what it says is so.
 
-    With `-- --paste`, a fresh picture in README.md.
+    With `-- --paste`, a fresh picture, tables and figures in README.md and its translation.
     """
     session.install("-e", ".[test,docs]")
     if "--paste" in session.posargs:
-        session.run("python", "docs/picture.py")
+        session.run("python", "docs/readme.py", "--picture")
     build = ("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
     session.run(*build)
     session.run("pytest", "tests/docs", "tests/cli/test_examples.py")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from benchmarks import cases, environment, report, runner
 from benchmarks.bench import Benchmark, registry
@@ -15,7 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help="rooms or benchmarks; none: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: does it run?")
-    parser.add_argument("--update", action="store_true", help="write benchmarks/RESULTS.md")
+    parser.add_argument(
+        "--update", action="store_true", help="write benchmarks/RESULTS.md and the READMEs"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is")
     arguments = parser.parse_args()
     if arguments.quick and arguments.update:
@@ -55,6 +59,8 @@ def _run(wanted: list[Benchmark], *, quick: bool, update: bool) -> int:
     sys.stdout.write(report.table([row for some in results.values() for row in some]) + "\n")
     if update:
         report.update(results, machine)
+        # the figures on the first page are these
+        subprocess.run([sys.executable, str(Path(runner.ROOT, "docs", "readme.py"))], check=True)
     return failed
 
 

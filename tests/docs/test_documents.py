@@ -105,8 +105,8 @@ def test_sessions_that_are_named_exist(root: Path) -> None:
         assert named <= {name.partition("-")[0] for name in sessions} | sessions, document.name
 
 
-def picture_tool(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("picture", root / "docs" / "picture.py")
+def tool_of_docs(root: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, root / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -115,7 +115,21 @@ def picture_tool(root: Path) -> ModuleType:
 
 
 def test_readmes_picture_is_what_is_drawn_today(root: Path) -> None:
-    tool = picture_tool(root)
+    tool = tool_of_docs(root, "picture")
     assert tool.outline(tool.make(SHORT)) == tool.outline(tool.pasted()), (
         "python docs/picture.py pastes a fresh one"
     )
+
+
+def test_readmes_tables_and_figures_are_those_that_were_stored(root: Path) -> None:
+    stale = list(tool_of_docs(root, "readme").stale())
+    assert not stale, "python docs/readme.py pastes fresh ones"
+
+
+def test_readmes_tables_have_every_row_and_no_cell_of_ours_that_is_not_as_wanted(
+    root: Path,
+) -> None:
+    tool = tool_of_docs(root, "readme")
+    assert [row[1] for row in tool.orphans()[1:]] == ["nothing"] * 7
+    assert [row[1][0] for row in tool.failures()[1:]] == ["✓"] * 7
+    assert len(tool.figures("en")) > 10
