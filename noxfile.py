@@ -134,15 +134,24 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
-PROGRAMS = ("joblib", "scikit-learn", "mpire", "pebble", "coverage", "django", "pytest-xdist")
+PROGRAMS = ("aiomultiprocess", "black", "celery", "debugpy", "distributed", "flask", "gunicorn")
+PROGRAMS += ("ipykernel", "pylint", "pytest-cov", "scipy", "sphinx", "tqdm", "uvicorn")
 
 
 @nox.session
 def programs(session: nox.Session) -> None:
     """Programs and libraries that nobody here wrote, under `procession run` or with our context."""
+    session.install("-e", ".[test,programs]", *PROGRAMS)
+    either = ("-m", "slow or programs")
+    session.run("pytest", *either, "tests/programs", *session.posargs)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """PyTorch's loaders with our context and under `procession run`; tensors in our queues."""
     install(session)
-    session.install(*PROGRAMS)
-    session.run("pytest", "-m", "slow", "tests/programs", *session.posargs)
+    session.install("torch==2.13.0")
+    session.run("pytest", "-m", "slow", "tests/programs/test_torch.py", *session.posargs)
 
 
 @nox.session

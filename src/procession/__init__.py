@@ -2,6 +2,8 @@
 
 Every public name of `multiprocessing` is here. Importing starts nothing and imports nothing: names
 are found when they are asked for, since the keeper and every child import this package too.
+
+PYTEST_DONT_REWRITE: `procession run -m pytest` imports this package before pytest, which warns.
 """
 
 from __future__ import annotations

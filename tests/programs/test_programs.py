@@ -1,37 +1,24 @@
 """Programs that nobody here wrote, unchanged under `procession run`, or given our context.
 
-Each needs its package: `nox -s programs` installs all of them, and a run without one skips it.
+These are run by `.ci/run`, with what `pip install -e '.[programs]'` installs.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.contract.programs import each_method, run_command
+from tests.programs.support import HERE, LIMIT, RUN
 
-HERE = Path(__file__).parent / "samples"
-RUN = [sys.executable, "-m", "procession", "run"]
-LIMIT = 300.0  # seconds; the slowest takes ten on a quiet machine
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-def needs(*names: str) -> None:
-    """Skip a test without its packages; not by an import, which may leave threads."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"needs {name}: nox -s programs")
-
+pytestmark = [pytest.mark.programs, pytest.mark.timeout(400)]
 
 SQUARES = str([number * number for number in range(20)])
 
 
 def test_joblib_with_scikit_learn() -> None:
-    needs("joblib", "sklearn")
     # loky's workers are its own: it starts them without multiprocessing, and lets them go
     done = run_command([*RUN, "joblib_sklearn.py"], cwd=HERE, limit=LIMIT)
     assert done.lines == [str([n * n for n in range(10)])] * 2 + ["True"], done.err
@@ -52,14 +39,12 @@ def test_a_user_of_concurrent_futures() -> None:
 
 
 def test_mpire() -> None:
-    needs("mpire")
     done = run_command([*RUN, "mpire_user.py"], cwd=HERE, limit=LIMIT)
     assert done.lines == [SQUARES] * 3, done.err
     assert "6 children" in done.err
 
 
 def test_pebble_with_our_context() -> None:
-    needs("pebble")
     done = run_command([sys.executable, "pebble_with_context.py"], cwd=HERE, limit=LIMIT)
     squares = str([n * n for n in range(10)])
     assert done.lines == [squares, "TimeoutError ProcessExpired"] * 3, done.err
@@ -67,7 +52,6 @@ def test_pebble_with_our_context() -> None:
 
 @each_method
 def test_coverage_of_children(method: str, tmp_path: Path) -> None:
-    needs("coverage")
     settings = tmp_path / "coveragerc"
     settings.write_text(
         "[run]\nconcurrency = multiprocessing\nparallel = true\n"
@@ -82,7 +66,6 @@ def test_coverage_of_children(method: str, tmp_path: Path) -> None:
 
 
 def test_djangos_parallel_test_runner() -> None:
-    needs("django")
     command = [*RUN, "manage.py", "test", "--parallel", "2"]
     done = run_command(command, cwd=HERE / "site", limit=LIMIT)
     assert done.code == 0, done.err
@@ -91,9 +74,13 @@ def test_djangos_parallel_test_runner() -> None:
 
 
 def test_pytest_xdist() -> None:
-    needs("xdist")
     command = ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-c", "none.ini"]
     # its workers are started without multiprocessing: what they start is served by the import alone
     done = run_command([*RUN, *command, "many.py"], cwd=HERE, limit=LIMIT)
     assert done.code == 0, done.out + done.err
     assert "8 passed" in done.out
+
+
+def test_who_starts_processes_in_every_way_gets_the_status_of_each() -> None:
+    done = run_command([*RUN, "every_way.py"], cwd=HERE, limit=LIMIT)
+    assert done.lines == ["fork", "spawn", "forkserver"], done.err
