@@ -507,14 +507,18 @@ def _taken(crew: Crew, results: IMapIterator, deadline: float | None) -> Iterato
     """The results; what was not begun when nobody takes them any more is dropped."""
     try:
         while True:
+            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                yield results.next(
-                    None if deadline is None else max(0.0, deadline - time.monotonic())
-                )
-            except StopIteration:
-                return
+                found = results.take(rest)
             except multiprocessing.TimeoutError:
                 raise TimeoutError from None  # as `concurrent.futures` calls it
+            if found is None:
+                return
+            ok, *value = found
+            del found  # nothing here holds what was handed over
+            if not ok:
+                raise value.pop()  # a StopIteration becomes a RuntimeError here, as ever
+            yield value.pop()
     finally:
         if results.job is not None:
             crew.cancel_map(results.job)
@@ -524,6 +528,8 @@ def _logged(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> No
     """Run the initializer as the standard executor does."""
     try:
         initializer(*initargs)
+    except KeyboardInterrupt:
+        raise  # who sent that knows
     except BaseException:
         _futures.LOGGER.critical("Exception in initializer:", exc_info=True)
         raise

@@ -344,6 +344,41 @@ def test_out_of_memory_is_told_from_a_kill(method: str, tmp_path: Path) -> None:
     ], finished.err
 
 
+OUT_OF_MEMORY_IN_A_CALL = """
+import os, sys
+with open(sys.argv[2], "w") as file:
+    file.write(str(os.getpid()))
+import procession
+
+def eat(n):
+    blocks = []
+    while n:
+        block = bytearray(4 << 20)
+        block[::4096] = b"x" * len(block[::4096])
+        blocks.append(block)
+    return n
+
+if __name__ == "__main__":
+    context = procession.get_context(sys.argv[1])
+    with context.Pool(1) as pool, procession.ProcessPoolExecutor(1, context) as executor:
+        pooled = lambda n: pool.apply_async(eat, (n,)).get
+        for start in (pooled, lambda n: executor.submit(eat, n).result):
+            try:
+                start(1)(60)
+            except procession.WorkerDied as error:
+                print(error.ending, "in", error.call)
+            print(start(0)(60))
+"""
+
+
+def test_out_of_memory_in_a_call_fails_that_call(tmp_path: Path) -> None:
+    with memory_group(160 << 20) as group:
+        program = OUT_OF_MEMORY_IN_A_CALL
+        finished = run_text(tmp_path, program, "forkserver", str(group / "cgroup.procs"))
+    told = "was killed by SIGKILL (out of memory, inferred) in eat(1)"
+    assert finished.lines == [told, "0"] * 2, finished.err
+
+
 # --- the object itself --------------------------------------------------------------------------
 
 

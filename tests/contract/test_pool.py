@@ -206,6 +206,15 @@ def test_a_callback_that_raises_harms_nobody(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err.count("RuntimeError: bad callback") == 4
 
 
+def test_an_initializer_that_is_interrupted_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    executor = ProcessPoolExecutor(1, initializer=calls.sleep, initargs=(600,))
+    future = executor.submit(calls.square, 2)
+    executor.shutdown(timeout=0.1)
+    with pytest.raises(BrokenProcessPool):
+        future.result(LIMIT)
+    assert capfd.readouterr() == ("", "")
+
+
 @each_kind
 def test_workers_that_die_between_calls_are_replaced(kind: str) -> None:
     with Crowd(kind, "forkserver") as crowd:
@@ -617,6 +626,8 @@ def test_procession_map_is_one_line() -> None:
         list(procession.map(calls.go_wrong, ["exception"], workers=1))
     with pytest.raises(CallTimeout):
         list(procession.map(calls.sleep, [60], workers=1, timeout=0.2))
+    with pytest.raises(RuntimeError, match="StopIteration"):  # and not the end of the results
+        list(procession.map(calls.stop_iterating, [1, 2], workers=1))
     half = procession.map(calls.square, itertools.count(), workers=1)
     next(half)
     half.close()  # type: ignore[attr-defined]

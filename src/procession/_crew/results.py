@@ -178,6 +178,22 @@ class IMapIterator:
             TimeoutError: The time was over.
             BaseException: What the call raised.
         """
+        found = self.take(timeout)
+        if found is None:
+            raise StopIteration
+        ok, value = found
+        if ok:
+            return value
+        raise value
+
+    __next__ = next
+
+    def take(self, timeout: float | None = None) -> tuple[bool, Any] | None:
+        """As `next`, with what the call returned or raised as a value: it may be StopIteration.
+
+        Returns:
+            Whether the call returned, and what; ``None`` when there is none any more.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not self._has_next():
@@ -188,20 +204,16 @@ class IMapIterator:
                     raise error
                 if self._total is not None and self._index >= self._total:
                     self._pool = None
-                    raise StopIteration from None
+                    return None
                 rest = None if deadline is None else deadline - time.monotonic()
                 if rest is not None and rest <= 0:
                     raise TimeoutError from None
                 self._changed.wait(rest)
-            ok, value = self._take()
+            found = self._take()
             self._index += 1
         if self.job is not None:
             self.job.consumed()
-        if ok:
-            return value
-        raise value
-
-    __next__ = next
+        return found
 
     def _has_next(self) -> bool:
         return self._index in self._results
