@@ -45,7 +45,7 @@ class ShutDown(ProcessionError, _ShutDownBase):
     """The queue was shut down: nothing more goes in; for `get`: and it is empty."""
 
 
-_native.set_queue_types(Empty, Full, ShutDown, _native.Extent)
+_native.set_queue_types(Empty, Full, ShutDown)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -244,3 +245,15 @@ def both(a: int, b: int = 0) -> int:
 
 def round_trip(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
+
+
+def kill_holding(value: Any) -> None:
+    """Be killed with an argument in one's hands."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def use_up_descriptors() -> int:
+    """Leave none for whatever comes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+    return os.getpid()

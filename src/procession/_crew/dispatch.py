@@ -21,23 +21,28 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from procession._crew import encoding, worker
-from procession._crew.encoding import Channel, Mapping, Packer
+from procession._crew.encoding import Channel, Mapping, Packer, Unsent
 from procession._crew.hand import Done, Hand, end
 from procession._crew.jobs import Batch, Call, Calls, Job, MapJob, describe, pack
 from procession._crew.slate import Slate
+from procession._kernel import memory
 from procession._launch import stopping
 from procession._launch.own_thread import OwnThread
 from procession._wire import channel as wire
 from procession._wire import pickling
-from procession._wire.outcome import load_outcome, remote_text
+from procession._wire.outcome import dump_outcome, load_outcome, remote_text
 from procession.errors import CallExited, CallTimeout, ResultNotPicklable, WorkerDied
 
 if TYPE_CHECKING:
     from procession.ending import Ending
 
+IDLE = 1.0  # seconds without use, after which memory that might be used again is given back
+LONG_IDLE = 60.0  # and so many between two looks at what somebody goes on using
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
 BAD_LUCK = 100  # and so many that were killed before they came to their initializer
 RECEIVE_LIMIT = 1  # seconds in which who waits for a worker directly looks whether it lives
+HIRE_PAUSE = 0.05  # seconds until a start that failed is tried again; twice as long each time
+LONGEST_PAUSE = 5.0
 START_ATTEMPTS = 3  # workers in a row that may end in their initializer; that is no accident
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
@@ -134,6 +139,10 @@ class Crew:
         self._bad_starts = 0
         self._kicked = False
         self._wakes_at = 0.0
+        self._hires_at = math.inf
+        self._failed_hires = 0
+        self._trims_at = math.inf
+        self._trim_pause = IDLE
         self._by_fd: dict[int, Hand] = {}
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -205,34 +214,40 @@ class Crew:
         Returns:
             False where no worker is idle: then nothing was done.
         """
-        with self._lock:
-            hand = self._borrow()
-            if hand is None:
-                return False
-            batch = Batch(
-                self._calls,
-                [call],
-                [call.entry],
-                [(call.function, call.args, call.kwargs)],
-                {0: call.buffers} if call.buffers else {},
-            )
-            try:
-                hand.give(batch)
-            except OSError:
-                self._give_back(hand)  # it is dead; the dispatcher sees to that
-                return True
         try:
-            done = self._await(hand)
-        except BaseException:
             with self._lock:
-                self._give_back(hand)  # its outcome comes by the dispatcher, if at all
+                hand = self._borrow(call)
+                if hand is None:
+                    return False
+                batch = Batch(
+                    self._calls,
+                    [call],
+                    [call.entry],
+                    [(call.function, call.args, call.kwargs)],
+                    {0: call.buffers} if call.buffers else {},
+                )
+                try:
+                    hand.give(batch)
+                except OSError:
+                    self._give_back(hand)  # it is dead; the dispatcher sees to that
+                    return True
+                except Unsent as error:
+                    self._give_back(hand)
+                    self.later(functools.partial(call.finish, False, error.told(call.text())))
+                    hand = None
+                else:
+                    self._note_memory(hand)
+            done = None if hand is None else self._await(hand)
+        except BaseException:
+            self._let_go(call)  # its outcome comes by the dispatcher, if at all
             raise
-        with self._lock:
-            parts = hand.ended(done[0][1], done[0][2], done[1]) if done else []
-            self._give_back(hand)
-            if self._jobs:
-                self._assign()
-        self._deliver(parts)
+        if hand is not None:
+            with self._lock:
+                parts = hand.ended(done[0][1], done[0][2], done[1]) if done else []
+                self._give_back(hand)
+                if self._jobs:
+                    self._assign()
+            self._deliver(parts)
         self._tell()
         return True
 
@@ -376,6 +391,15 @@ class Crew:
             hand.give(batch)
         except OSError:
             pass  # it is dead: its end brings back what it was given
+        except Unsent as error:
+            if len(batch) > 1:  # perhaps one alone can be sent
+                self._put_back([batch.tail(1)])
+                self._give(hand, batch.head(1))
+                return
+            text = batch.job.text(batch.items[0])
+            self.later(functools.partial(self._fail, batch, 0, error.told(text)))
+        else:
+            self._note_memory(hand)
         due = self._due(hand)
         if due is not None and due < self._wakes_at:
             self.kick()
@@ -419,33 +443,54 @@ class Crew:
 
     # --- one call directly -----------------------------------------------------------------
 
-    def _borrow(self) -> Hand | None:
+    def _borrow(self, call: Call) -> Hand | None:
         if self._jobs or self._refusal() is not None:
             return None
         hand = self._free_hand()
         if hand is None or not hand.is_idle():
             return None
-        hand.borrowed = True
+        hand.borrowed = call
         self._epoll.modify(hand.channel.fileno(), 0)
         return hand
 
     def _give_back(self, hand: Hand) -> None:
-        hand.borrowed = False
+        hand.borrowed = None
         if hand in self.hands:
             self._epoll.modify(hand.channel.fileno(), select.EPOLLIN)
             if hand.is_spent() or not all(other.ready for other in self.hands):
                 self.kick()  # to dismiss it, or to give it what waits for one that starts
 
+    def _let_go(self, call: Call) -> None:
+        """Nobody waits for a call directly any more: an interrupt came, wherever it was."""
+        with self._lock:
+            for hand in self.hands:
+                if hand.borrowed is call:
+                    self._give_back(hand)
+                    if hand.giving:  # whether it was sent nobody knows
+                        self._end_for(hand, _nothing)
+                    self.kick()
+        self._tell()
+
     def _await(self, hand: Hand) -> tuple[tuple[Any, ...], Mapping] | None:
         """Its next outcomes; ``None`` when it died, which the dispatcher will see, too."""
         while True:
             try:
-                return hand.channel.receive()
+                return self._receive(hand)
             except BlockingIOError:  # nothing for a while: is there still somebody?
                 poll = select.poll()
                 poll.register(hand.sentinel, select.POLLIN)
                 if poll.poll(0):
                     return None
+
+    @staticmethod
+    def _receive(hand: Hand, flags: int = 0) -> tuple[tuple[Any, ...], Mapping] | None:
+        try:
+            return hand.channel.receive(flags)
+        except encoding.Undelivered as error:
+            refusal = encoding.RAISED, dump_outcome(error=error.told("its result"))
+            if not error.count:
+                return (encoding.INITIALIZER_FAILED, refusal[1]), encoding.NOTHING
+            return (encoding.OUTCOMES, error.first, [refusal] * error.count, 0), encoding.NOTHING
 
     # --- workers ---------------------------------------------------------------------------
 
@@ -471,8 +516,8 @@ class Crew:
     def _start(self) -> tuple[Any, Channel, Slate]:
         ours, theirs = encoding.pair()
         theirs_fd = theirs.detach()  # in a forked worker no object of ours may close it
-        notes = Slate()
-        line = Channel(ours, patience=RECEIVE_LIMIT)
+        notes = Slate(room=memory.limit() // 4 // (2 * self.size))
+        line = Channel(ours, *notes.ends(owner=True), patience=RECEIVE_LIMIT)
         passed = worker.Passed(theirs_fd), worker.Passed(notes.fd)
         try:
             process = self._start_process(worker.work, (*passed, self._initializer, self._initargs))
@@ -494,12 +539,25 @@ class Crew:
         return hand
 
     def _try_to_hire(self) -> Hand | None:
-        try:
-            return self._hire()
-        except Exception as error:
-            if not self.hands:  # nobody is left to do anything
-                self._break(error)
+        """A new worker; where none can be started it is tried again later, by the dispatcher."""
+        if time.monotonic() < self._hires_at < math.inf:
             return None
+        try:
+            hand = self._hire()
+        except Exception as error:
+            self._failed_hires += 1
+            self._hires_at = math.inf
+            if not self.hands and self._failed_hires >= START_ATTEMPTS:
+                self._break(error)  # nobody is left to do anything
+                return None
+            pause = min(HIRE_PAUSE * 2.0**self._failed_hires, LONGEST_PAUSE)
+            self._hires_at = time.monotonic() + pause
+            if self._hires_at < self._wakes_at:
+                self.kick()
+            return None
+        self._failed_hires = 0
+        self._hires_at = math.inf
+        return hand
 
     def _replenish(self) -> None:
         """Replace what has ended, where there is or may be something to do."""
@@ -670,6 +728,7 @@ class Crew:
     def _patience(self) -> float | None:
         """Seconds until a worker may have to be looked at."""
         due = [due for hand in self.hands if (due := self._due(hand)) is not None]
+        due += [at for at in (self._trims_at, self._hires_at) if at < math.inf]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _due(self, hand: Hand) -> float | None:
@@ -685,8 +744,29 @@ class Crew:
             return hand.heard + OVERDUE
         return None
 
+    def _note_memory(self, hand: Hand) -> None:
+        """It was given something; memory for that is to be given back some time."""
+        if not hand.channel.room.is_empty():
+            self._trim_pause = IDLE
+            self._trims_at = time.monotonic() + IDLE
+            if self._trims_at < self._wakes_at:
+                self.kick()
+
+    def _trim(self) -> None:
+        in_use = [hand.channel.room.trim() for hand in self.hands]
+        if any(in_use):
+            self._trims_at = time.monotonic() + self._trim_pause
+            self._trim_pause = min(2 * self._trim_pause, LONG_IDLE)
+        else:
+            self._trims_at = math.inf
+
     def _look_at_the_time(self) -> None:
         now = time.monotonic()
+        if now >= self._trims_at:
+            self._trim()
+        if now >= self._hires_at:
+            self._hires_at = math.inf
+            self._replenish()
         for hand in list(self.hands):
             due = self._due(hand)
             if due is None or due > now:
@@ -699,7 +779,7 @@ class Crew:
     def _hear(self, hand: Hand) -> bool:
         """Take one message of a worker; false when there is none."""
         try:
-            received = hand.channel.receive(wire.DONT_WAIT)
+            received = self._receive(hand, wire.DONT_WAIT)
         except BlockingIOError:
             return False
         if received is None:

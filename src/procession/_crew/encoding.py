@@ -1,11 +1,12 @@
 """Calls and outcomes as they cross a worker's channel.
 
-A message is a marshalled tuple in one packet, whole or not there at all; what is too big for one
-goes through a memfd. In it an entry (an argument or an outcome) is
+A message is a marshalled tuple in one packet, whole or not there at all; what is too big for one,
+and large buffers, go through memory: an extent of the worker's slate, or a memfd where there is no
+room. In it an entry (an argument or an outcome) is
 
     int, float, str, bool, None          itself
     bytes                                a pickle
-    (OUT_OF_BAND, pickle, sizes)         a pickle whose large buffers follow the message, in a memfd
+    (OUT_OF_BAND, pickle, sizes)         a pickle; its large buffers lie in memory
     (RAISED, outcome)                    an exception, as `_wire.outcome` writes it
     (EXITED, outcome)                    a SystemExit
     (UNSENDABLE, text, outcome)          a value that cannot be pickled, in words, and why
@@ -14,6 +15,7 @@ goes through a memfd. In it an entry (an argument or an outcome) is
 from __future__ import annotations
 
 import _socket
+import errno
 import io
 import marshal
 import mmap
@@ -21,9 +23,11 @@ import os
 import pickle
 import struct
 from collections import ChainMap
+from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from procession._crew.extents import Arrivals, Room, aligned
 from procession._shared.pickling import travelling
 from procession._wire import channel
 
@@ -35,10 +39,46 @@ READY, OUTCOMES, INITIALIZER_FAILED = b"ready", b"outcomes", b"failed"  # worker
 PLAIN = frozenset((int, float, str, bool, type(None)))
 INLINE = 48 * 1024  # bytes of a packet; a channel holds four of them before a send would wait
 LARGE = 64 * 1024  # bytes of a buffer that is worth a mapping of its own
-_ALIGNED = 64
 _LONGEST = 1024  # characters of a string that goes as it is
-_HEAVY = struct.Struct("<cQ")
+_HEAVY = struct.Struct("<cxxxIQQQqI")
+"""What a packet with memory begins with: `_MEMFD` or `_EXTENT`; extent, offset, bytes; bytes of
+the message in it, 0 where that follows; the first of its calls and how many they are.
+"""
+_MEMFD, _EXTENT = b"\0", b"\1"  # marshalled tuples begin otherwise
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _ROOM = _socket.CMSG_SPACE(4)
+
+
+class Unsent(Exception):
+    """A message could not be sent, though the other end is there: why is its cause."""
+
+    def told(self, what: str) -> OSError:
+        """As the error of a call."""
+        return _told(self.__cause__, f"{what} could not be sent")
+
+
+class Undelivered(Exception):
+    """A message came, but not the memory that belongs to it: why is its cause.
+
+    Args:
+        first: The first of the calls that it was about.
+        count: How many they are.
+    """
+
+    def __init__(self, first: int, count: int) -> None:
+        super().__init__(first, count)
+        self.first = first
+        self.count = count
+
+    def told(self, what: str) -> OSError:
+        """As the error of a call."""
+        return _told(self.__cause__, f"{what} could not be received")
+
+
+def _told(error: BaseException | None, what: str) -> OSError:
+    number = getattr(error, "errno", None) or errno.ENOMEM
+    hint = " (ulimit -n)" if number == errno.EMFILE else ""
+    return OSError(number, f"{what}: {os.strerror(number)}{hint}")
 
 
 class Packer:
@@ -104,8 +144,8 @@ class _BufferingPickler(ForkingPickler):
 class Mapping:
     """The buffers that came with a message, taken in the order in which they were packed."""
 
-    def __init__(self, memory: mmap.mmap | None = None, start: int = 0) -> None:
-        self._view = memoryview(memory) if memory is not None else None
+    def __init__(self, view: memoryview | None = None, start: int = 0) -> None:
+        self._view = view
         self._at = start
 
     def take(self, sizes: list[int]) -> list[memoryview]:
@@ -114,8 +154,11 @@ class Mapping:
         taken = []
         for size in sizes:
             taken.append(self._view[self._at : self._at + size])
-            self._at += _aligned(size)
+            self._at += aligned(size)
         return taken
+
+
+NOTHING = Mapping()
 
 
 def unpack(entry: Any, mapping: Mapping) -> Any:
@@ -142,11 +185,17 @@ class Channel:
 
     Args:
         sock: A socket that keeps message boundaries; it belongs to the channel.
+        room: Where our large buffers go.
+        arrivals: Where those of the other end are.
         patience: Seconds after which `receive` gives up with BlockingIOError; 0: never.
     """
 
-    def __init__(self, sock: channel.Socket, patience: int = 0) -> None:
+    def __init__(
+        self, sock: channel.Socket, room: Room, arrivals: Arrivals, patience: int = 0
+    ) -> None:
         self._sock = sock
+        self.room = room
+        self._arrivals = arrivals
         if patience:
             limit = struct.pack("@ll", patience, 0)
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
@@ -161,22 +210,46 @@ class Channel:
         """Send a message and the buffers that belong to it.
 
         Raises:
-            OSError: The other end is gone, or there is no memory.
+            OSError: The other end is gone.
+            Unsent: There is no memory, or no descriptor.
         """
         data = marshal.dumps(message)
         if not buffers and len(data) <= INLINE:
             self._sock.send(data, _socket.MSG_NOSIGNAL)
             return
+        parts: list[bytes | memoryview] = [*buffers] if buffers else []
+        inline = data if len(data) <= INLINE else b""
+        if not inline:
+            parts.insert(0, data)
+        length = 0 if inline else len(data)
+        first, count = _about(message)
+        place = self.room.put(parts)
+        try:
+            if place is None:
+                self._send_memfd(parts, inline, (length, first, count))
+            else:
+                head = _HEAVY.pack(_EXTENT, *place, length, first, count)
+                self._sock.send(head + inline, _socket.MSG_NOSIGNAL)
+        except (OSError, MemoryError) as error:
+            if place is not None:
+                self.room.take_back()
+            if getattr(error, "errno", None) in _GONE:
+                raise
+            raise Unsent from error
+
+    def _send_memfd(
+        self, parts: Sequence[bytes | memoryview], inline: bytes, about: tuple[int, int, int]
+    ) -> None:
         memfd = os.memfd_create("procession-call", os.MFD_CLOEXEC)
         try:
             at = 0
-            for part in (data, *(buffers or ())):
+            for part in parts:
                 _write(memfd, part, at)
-                at += _aligned(len(part))
+                at += aligned(len(part))
             os.ftruncate(memfd, at)
-            channel_message = [_HEAVY.pack(b"\0", len(data))]
+            packet = [_HEAVY.pack(_MEMFD, 0, 0, at, *about), inline]
             rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", memfd))]
-            self._sock.sendmsg(channel_message, rights, _socket.MSG_NOSIGNAL)
+            self._sock.sendmsg(packet, rights, _socket.MSG_NOSIGNAL)
         finally:
             os.close(memfd)
 
@@ -185,6 +258,7 @@ class Channel:
 
         Raises:
             BlockingIOError: There is none: at once where ``MSG_DONTWAIT`` was given.
+            Undelivered: There is one, but no descriptor or memory for it.
         """
         try:
             size, ancillary, _, _ = self._sock.recvmsg_into(
@@ -194,21 +268,20 @@ class Channel:
             return None
         if not size:
             return None
-        if self._buffer[0]:
-            return marshal.loads(self._view[:size]), Mapping()
-        fds = channel._descriptors(ancillary)
-        if not fds:
-            raise channel.TooManyDescriptors(
-                24, "no free descriptor for a large argument or result (ulimit -n)"
-            )
-        _, length = _HEAVY.unpack(self._view[:size])
+        if self._buffer[0] > 1:
+            return marshal.loads(self._view[:size]), NOTHING
+        head = _HEAVY.unpack_from(self._view)
+        kind, number, offset, total, length, first, count = head
         try:
-            whole = os.fstat(fds[0]).st_size
-            # private: what the receiver writes into an array is its own
-            memory = mmap.mmap(fds[0], whole, mmap.MAP_PRIVATE)
-        finally:
-            channel.close_all(fds)
-        return marshal.loads(memoryview(memory)[:length]), Mapping(memory, _aligned(length))
+            if kind == _EXTENT:
+                memory = self._arrivals.take((number, offset, total))
+            else:
+                memory = _received(channel._descriptors(ancillary), total)
+        except (OSError, MemoryError) as error:
+            raise Undelivered(first, count) from error
+        if length:
+            return marshal.loads(memory[:length]), Mapping(memory, aligned(length))
+        return marshal.loads(self._view[_HEAVY.size : size]), Mapping(memory)
 
     def close(self) -> None:
         """Close this end."""
@@ -220,8 +293,21 @@ def pair() -> tuple[channel.Socket, channel.Socket]:
     return channel.message_pair()
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNED) * _ALIGNED
+def _about(message: tuple[Any, ...]) -> tuple[int, int]:
+    """The first of the calls that a message is about, and how many they are."""
+    if message[0] == CALLS:
+        return message[1], len(message[5])
+    return (message[1], len(message[2])) if message[0] == OUTCOMES else (0, 0)
+
+
+def _received(fds: list[int], size: int) -> memoryview:
+    if not fds:
+        raise channel.TooManyDescriptors(errno.EMFILE, os.strerror(errno.EMFILE))
+    try:
+        # private: what the receiver writes into an array is its own
+        return memoryview(mmap.mmap(fds[0], size, mmap.MAP_PRIVATE))
+    finally:
+        channel.close_all(fds)
 
 
 def _write(fd: int, data: bytes | memoryview, at: int) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from procession._crew import encoding, slate, worker
-from procession._crew.encoding import Channel, Mapping
-from procession._crew.jobs import Batch
+from procession._crew.encoding import Channel, Mapping, Unsent
+from procession._crew.jobs import Batch, Call
 from procession._crew.slate import Slate
 from procession._kernel import procfs
 from procession._launch import stopping
@@ -48,8 +48,10 @@ class Hand:
         self.batches: collections.deque[Batch] = collections.deque()
         self.ready = False
         self.leaving = False
-        self.borrowed = False
-        """Whether a thread waits for its call directly, past the dispatcher."""
+        self.borrowed: Call | None = None
+        """What a thread waits for directly, past the dispatcher."""
+        self.giving = False
+        """Whether something is being sent; where an interrupt came in between, it is in doubt."""
         self.heard = time.monotonic()
         self.recalled = False
         """Whether calls were taken back from it, and no word of it has come since."""
@@ -102,25 +104,38 @@ class Hand:
 
         Raises:
             OSError: It is gone; the batch is in its hands all the same.
+            Unsent: It cannot be sent, and is not in its hands.
         """
+        job = batch.job
+        blob = None if job.key in self._known else job.blob
+        message = (encoding.CALLS, self._next, job.shape, job.key, blob, batch.entries)
         batch.first, batch.done = self._next, 0
-        self._next += len(batch)
         if not self.batches:
             self.heard = time.monotonic()
+        limit = self.limit
+        self.giving = True
         self.batches.append(batch)
-        job = batch.job
-        if self.budget is not None:
-            self.budget -= batch.tasks()
-        blob = None
-        if job.blob is not None and job.key not in self._known:
-            worker.remember(self._known, job.key)
-            blob = job.blob
+        self._count(batch, 1)
         self.limit = batch.ids[0].timeout if job.shape == worker.WHOLE else job.timeout
         if self.ready:
             self.start_clock()
-        self._sent += 1
-        message = (encoding.CALLS, batch.first, job.shape, job.key, blob, batch.entries)
-        self.channel.send(message, batch.all_buffers())
+        try:
+            self.channel.send(message, batch.all_buffers() if batch.buffers else None)
+        except Unsent:
+            self.batches.pop()
+            self._count(batch, -1)
+            self.limit = limit
+            self.giving = False
+            raise
+        if blob is not None:
+            worker.remember(self._known, job.key)
+        self.giving = False
+
+    def _count(self, batch: Batch, sign: int) -> None:
+        self._next += sign * len(batch)
+        self._sent += sign
+        if self.budget is not None:
+            self.budget -= sign * batch.tasks()
 
     def start_clock(self) -> None:
         """The call in its hands, if it is limited, has its time from now on."""
@@ -284,13 +299,6 @@ def end(hands: Sequence[Hand], steps: stopping.Steps) -> None:
 
 
 def _cut(batch: Batch, count: int) -> Batch:
-    buffers = {at: found for at, found in batch.buffers.items() if at < count}
-    return Batch(
-        batch.job,
-        batch.ids[:count],
-        batch.entries[:count],
-        batch.items[:count],
-        buffers,
-        batch.first,
-        batch.done,
-    )
+    cut = batch.head(count)
+    cut.first, cut.done = batch.first, batch.done
+    return cut

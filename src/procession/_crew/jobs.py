@@ -75,6 +75,11 @@ class Batch:
             return []
         return [one for at in sorted(self.buffers) for one in self.buffers[at]]
 
+    def head(self, count: int) -> Batch:
+        """So many of its first calls, not sent yet."""
+        buffers = {at: found for at, found in self.buffers.items() if at < count}
+        return Batch(self.job, self.ids[:count], self.entries[:count], self.items[:count], buffers)
+
     def tail(self, start: int) -> Batch:
         """The calls from a position on, not sent yet."""
         buffers = {at - start: found for at, found in self.buffers.items() if at >= start}
@@ -175,10 +180,7 @@ class Job:
             batch = self._returned.popleft()
             if len(batch) > count:
                 self._returned.appendleft(batch.tail(count))
-                head = {at: found for at, found in batch.buffers.items() if at < count}
-                return Batch(
-                    self, batch.ids[:count], batch.entries[:count], batch.items[:count], head
-                )
+                return batch.head(count)
             return batch
         return self._take(count, crew)
 
@@ -246,6 +248,10 @@ class Call:
         self.entry: Any = None
         self.buffers: list[memoryview] = []
 
+    def text(self) -> str:
+        """The call and its arguments, in short."""
+        return describe(self.function, self.args, self.kwargs)
+
 
 class Calls(Job):
     """All the single calls of a crew."""
@@ -294,16 +300,11 @@ class Calls(Job):
             if call in batch.ids:
                 self._returned.remove(batch)
                 at = batch.ids.index(call)
-                for part in (batch.tail(at + 1), _head(batch, at)):
+                for part in (batch.tail(at + 1), batch.head(at)):
                     if len(part):
                         self._returned.appendleft(part)
                 return True
         return False
-
-
-def _head(batch: Batch, count: int) -> Batch:
-    buffers = {at: found for at, found in batch.buffers.items() if at < count}
-    return Batch(batch.job, batch.ids[:count], batch.entries[:count], batch.items[:count], buffers)
 
 
 class MapJob(Job):

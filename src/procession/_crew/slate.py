@@ -6,14 +6,18 @@ a killed worker had finished is not lost.
     0     8 bytes each, the words below
     4096  outcomes that were not sent yet: marshalled, one after the other
     then  room for the stack that faulthandler writes when the worker crashes
+    then  two rooms for large buffers (`extents`): the owner's to write, and the worker's
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import marshal
 import mmap
 import os
+
+from procession._crew import extents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ RECEIVED = 6
 STAGE = 5
 """0 until the worker's own code runs; then `INITIALIZING`, then `WORKING`."""
 INITIALIZING, WORKING = 1, 2
+OWNER_TOOK, WORKER_TOOK = 7, 8
+"""How many messages each side has taken out of the other's room."""
 
 AREA = 4096
 LIMIT = AREA + 128 * 1024
@@ -45,15 +51,25 @@ class Slate:
 
     Args:
         fd: Its memfd; ``None`` makes a new one.
+        room: Bytes of each of a new one's rooms; fewer where that is not allowed.
     """
 
-    def __init__(self, fd: int | None = None) -> None:
+    def __init__(self, fd: int | None = None, room: int = 0) -> None:
         if fd is None:
-            fd = os.memfd_create("procession-slate", os.MFD_CLOEXEC)
-            os.ftruncate(fd, SIZE)
+            fd = _make(room // extents.UNIT * extents.UNIT)
         self.fd = fd
         self.memory = mmap.mmap(fd, SIZE)
         self.words = memoryview(self.memory)[:AREA].cast("Q")
+        self._room = (os.fstat(fd).st_size - SIZE) // 2
+        self._rooms: list[extents.Room] = []
+
+    def ends(self, *, owner: bool) -> tuple[extents.Room, extents.Arrivals]:
+        """The room of this side, and what comes out of the other's."""
+        mine, others = (OWNER_TOOK, WORKER_TOOK) if owner else (WORKER_TOOK, OWNER_TOOK)
+        start, first = (SIZE, 0) if owner else (SIZE + self._room, extents.MOST)
+        room = extents.Room(self.fd, start, self._room, first, self.words, others)
+        self._rooms.append(room)
+        return room, extents.Arrivals(self.fd, self.words, mine)
 
     # --- the owner's side ------------------------------------------------------------------
 
@@ -74,6 +90,22 @@ class Slate:
 
     def close(self) -> None:
         """Let go of it."""
+        for room in self._rooms:
+            room.close()
         self.words.release()
         self.memory.close()
         os.close(self.fd)
+
+
+def _make(room: int) -> int:
+    fd = os.memfd_create("procession-slate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        try:
+            os.ftruncate(fd, SIZE + 2 * room)
+        except OSError:  # RLIMIT_FSIZE
+            os.ftruncate(fd, SIZE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -6,10 +6,12 @@ and the outcomes of those before.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import marshal
 import os
 import pickle
+import select
 import signal
 import time
 from collections import OrderedDict
@@ -17,12 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from procession._crew import encoding, slate
-from procession._crew.encoding import Channel, Mapping, Packer
+from procession._crew.encoding import NOTHING, Channel, Mapping, Packer, Undelivered, Unsent
 from procession._wire import channel
 from procession._wire.outcome import dump_outcome
 
 KNOWN_FUNCTIONS = 8  # functions that a worker keeps; owner and worker forget by the same rule
 FLUSH_NS = 5_000_000  # outcomes wait no longer for others while calls go on
+IDLE_MS = 1000  # and so long without a message, memory that might be used again is given back
 
 ITEM, STAR, WHOLE = range(3)
 """Shapes of a call: ``f(entry)``, ``f(*entry)``, and an entry that holds function and arguments."""
@@ -51,10 +54,9 @@ def work(
     initargs: tuple[Any, ...],
 ) -> None:
     """What a worker process runs."""
-    Worker(
-        Channel(channel.adopt(sock.fd)),
-        slate.Slate(memory.fd),
-    ).run(initializer, initargs)
+    notes = slate.Slate(memory.fd)
+    line = Channel(channel.adopt(sock.fd), *notes.ends(owner=False))
+    Worker(line, notes).run(initializer, initargs)
 
 
 class Worker:
@@ -83,7 +85,7 @@ class Worker:
                     return
             words[slate.STAGE] = slate.WORKING
             self._channel.send((encoding.READY,))
-            while (received := self._channel.receive()) is not None:
+            while (received := self._receive()) is not None:
                 message, mapping = received
                 if message[0] == encoding.END:
                     break
@@ -91,6 +93,19 @@ class Worker:
                 del received, message, mapping
         except (BrokenPipeError, ConnectionResetError):
             pass  # the owner is gone, and with it all who could want an outcome
+
+    def _receive(self) -> tuple[Any, Mapping] | None:
+        """The next message; memory that nobody uses is given back while there is none."""
+        if not self._channel.room.is_empty():
+            poll = select.poll()
+            poll.register(self._channel.fileno(), select.POLLIN)
+            while not poll.poll(IDLE_MS) and self._channel.room.trim():
+                pass
+        try:
+            return self._channel.receive()
+        except Undelivered as error:
+            refusal = _Unloadable(error.told("its arguments"))
+            return (encoding.CALLS, error.first, ITEM, refusal, None, [None] * error.count), NOTHING
 
     def _watch_for_crashes(self) -> None:
         """The stack of a crash goes to whoever waits for the call, and not to stderr."""
@@ -141,7 +156,7 @@ class Worker:
             self._note(outcome, clock())
         self._flush(always=revoked)
 
-    def _function(self, key: int, blob: bytes | None) -> Any:
+    def _function(self, key: Any, blob: bytes | None) -> Any:
         if blob is not None:
             remember(self._functions, key)
             try:
@@ -151,6 +166,10 @@ class Worker:
             except BaseException as error:
                 self._calling = False
                 self._functions[key] = _Unloadable(error)
+        if key.__class__ is _Unloadable:
+            return key
+        if key not in self._functions:  # it came with a message that could not be received
+            return _Unloadable(OSError(errno.EMFILE, "the function could not be received"))
         return self._functions[key]
 
     def _call(self, function: Any, shape: int, entry: Any, mapping: Mapping) -> Any:
@@ -209,14 +228,29 @@ class Worker:
             return
         used_ns = time.perf_counter_ns() - self._flushed_ns
         entries, self._entries = self._entries, []
-        self._channel.send(
-            (encoding.OUTCOMES, self._first, entries, used_ns), self._packer.take_buffers()
-        )
+        self._send(self._first, entries, self._packer.take_buffers(), used_ns)
         words = self._slate.words
         words[slate.END] = 0  # before the other: a kill in between leaves nothing, or the same
         self._first = words[slate.BEGUN] + 1
         words[slate.FIRST] = self._first
         self._flushed_ns = time.perf_counter_ns()
+
+    def _send(
+        self, first: int, entries: list[Any], buffers: list[memoryview], used_ns: int
+    ) -> None:
+        """Send outcomes; one that cannot be sent is a failure of its call alone."""
+        try:
+            self._channel.send((encoding.OUTCOMES, first, entries, used_ns), buffers)
+            return
+        except Unsent as error:
+            if len(entries) == 1:
+                failure = _failure(error.told("its result"))
+        if len(entries) == 1:
+            self._channel.send((encoding.OUTCOMES, first, [failure], used_ns))
+            return
+        half = len(entries) // 2  # the buffers are all the last one's
+        self._send(first, entries[:half], [], used_ns // 2)
+        self._send(first + half, entries[half:], buffers, used_ns // 2)
 
 
 class _Unloadable:

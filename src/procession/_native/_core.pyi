@@ -476,6 +476,20 @@ class Extent:
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
+class Holds:
+    """This process's holds on memory of a file (src/extents.h); a forked copy has its own.
+
+    OSError: there are no descriptors, or no ``/proc`` to open the file once more by.
+    """
+
+    def __new__(cls, fd: int, /) -> Holds: ...
+    def map(self, extent: int, offset: int, size: int, /) -> Extent:
+        """Hold an extent as long as the object lives, and map it.
+
+        OSError: it cannot be held. MemoryError: it cannot be mapped.
+        """
+
 class Ring:
     """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's, and so is
     `_idle`, which a get that waits calls from time to time.
@@ -551,7 +565,6 @@ def set_queue_types(
     empty: type[Exception],
     full: type[Exception],
     shut_down: type[Exception],
-    extent: type[Extent],
     /,
 ) -> None:
-    """The exceptions that every Ring raises, and what it keeps large items in."""
+    """The exceptions that every Ring raises."""

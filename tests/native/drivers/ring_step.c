@@ -374,7 +374,7 @@ static int get_far(uint64_t *ret_number)
     int result = pn_ring_get(&ring, &record, soon());
     if (result != 0)
         return result;
-    uint64_t *memory = pn_extent_map(&ring, record.extent, 4096);
+    uint64_t *memory = pn_holds_map(ring.holds, ring.head->extents[record.extent].offset, 4096);
     if (memory == NULL)
         return -ENOMEM;
     *ret_number = *memory;

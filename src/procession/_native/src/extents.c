@@ -153,6 +153,13 @@ void pn_unhold(struct pn_holds *holds, uint32_t extent)
     (void)pthread_mutex_unlock(&mutex);
 }
 
+void *pn_holds_map(struct pn_holds *holds, uint64_t offset, size_t size)
+{
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, holds->map_fd, (off_t)offset);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 /* --- the table; with the lock --- */
 
 static int is_held(const struct pn_ring *ring, uint32_t extent)
@@ -308,11 +315,4 @@ int pn_extent_write(struct pn_ring *ring, uint32_t extent, uint64_t at, const vo
 void pn_extent_release(struct pn_ring *ring, uint32_t extent)
 {
     pn_unhold(ring->holds, extent);
-}
-
-void *pn_extent_map(struct pn_ring *ring, uint32_t extent, size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, ring->holds->map_fd,
-                        (off_t)ring->head->extents[extent].offset);
-    return memory == MAP_FAILED ? NULL : memory;
 }

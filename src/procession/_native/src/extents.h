@@ -47,6 +47,9 @@ int pn_open_again(int fd);
 int pn_hold(struct pn_holds *holds, uint32_t extent);
 void pn_unhold(struct pn_holds *holds, uint32_t extent);
 
+/* Map what this process holds, privately. NULL with errno set. */
+void *pn_holds_map(struct pn_holds *holds, uint64_t offset, size_t size);
+
 /* Get an extent of so many bytes, held by this process. 0 or -errno:
  *
  *   -ENOBUFS   the budget does not allow it, or there are PN_EXTENTS
@@ -59,9 +62,6 @@ int pn_extent_write(struct pn_ring *ring, uint32_t extent, uint64_t at, const vo
 
 /* It is in a record now, or will never be: this process holds it no more. */
 void pn_extent_release(struct pn_ring *ring, uint32_t extent);
-
-/* Map what this process holds, privately. NULL with errno set. */
-void *pn_extent_map(struct pn_ring *ring, uint32_t extent, size_t size);
 
 /* Give the memory of all that nobody uses back. */
 void pn_extents_trim(struct pn_ring *ring);

@@ -12,6 +12,7 @@
 #include "credentials.h"
 #include "kernel.h"
 #include "launch.h"
+#include "module_extents.h"
 #include "pages.h"
 #include "surroundings.h"
 #include "identity.h"
@@ -381,6 +382,7 @@ static const struct {
     {"Barrier", &pn_barrier_spec},
     {"Semaphore", &pn_semaphore_spec},
     {"Extent", &pn_extent_spec},
+    {"Holds", &pn_holds_spec},
 };
 
 static int fill(PyObject *module)
@@ -393,6 +395,10 @@ static int fill(PyObject *module)
     for (size_t n = 0; n < sizeof types / sizeof types[0]; n++) {
         PyObject *type = PyType_FromSpec(types[n].spec);
         int result = type == NULL ? -1 : PyModule_AddObjectRef(module, types[n].name, type);
+        if (result == 0 && types[n].spec == &pn_extent_spec) {
+            Py_XDECREF(pn_extent_type);
+            pn_extent_type = Py_NewRef(type);
+        }
         Py_XDECREF(type);
         if (result != 0)
             return -1;

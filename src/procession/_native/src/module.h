@@ -29,8 +29,11 @@ extern PyType_Spec pn_memory_spec;
 void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 
 /* Ring (module_ring.c). */
-extern PyType_Spec pn_ring_spec, pn_extent_spec;
+extern PyType_Spec pn_ring_spec;
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
+
+/* Extent and Holds (module_extents.c). */
+extern PyType_Spec pn_extent_spec, pn_holds_spec;
 
 /* Event (module_event.c). */
 extern PyType_Spec pn_event_spec;

@@ -5,75 +5,19 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "codec.h"
+#include "module_extents.h"
 
 #define FAR 131072 /* bytes from which an item goes through an extent */
 #define MOST_BUFFERS 200
 
 enum kind { PLAIN, BYTES, PICKLE };
 
-/* --- an extent's memory, as long as somebody uses it --- */
-
-typedef struct {
-    PyObject_HEAD
-    struct pn_holds *holds;
-    uint32_t extent;
-    unsigned char *bytes;
-    size_t size;
-} Extent;
-
-static void extent_dealloc(PyObject *object)
-{
-    Extent *self = (Extent *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    if (self->bytes != NULL)
-        (void)munmap(self->bytes, self->size);
-    pn_unhold(self->holds, self->extent); /* only now may others write there */
-    pn_holds_drop(self->holds);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
-static int extent_buffer(PyObject *object, Py_buffer *view, int flags)
-{
-    Extent *self = (Extent *)object;
-    return PyBuffer_FillInfo(view, object, self->bytes, (Py_ssize_t)self->size, 0, flags);
-}
-
-static PyType_Slot extent_slots[] = {
-    {Py_tp_dealloc, extent_dealloc},
-    {Py_bf_getbuffer, extent_buffer},
-    {0, NULL},
-};
-
-PyType_Spec pn_extent_spec = {
-    .name = "procession._native._core.Extent",
-    .basicsize = sizeof(Extent),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = extent_slots,
-};
-
 /* What this process holds, mapped; the hold is the object's, or let go of when there is none. */
 static PyObject *map_extent(Ring *self, uint32_t extent, size_t size)
 {
-    PyTypeObject *type = (PyTypeObject *)pn_queue_types.extent;
-    Extent *object = (Extent *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-    if (object == NULL) {
-        pn_extent_release(&self->ring, extent);
-        return NULL;
-    }
-    object->holds = self->ring.holds;
-    pn_holds_keep(object->holds);
-    object->extent = extent;
-    object->bytes = pn_extent_map(&self->ring, extent, size);
-    object->size = size;
-    if (object->bytes == NULL) {
-        Py_DECREF(object);
-        return PyErr_NoMemory();
-    }
-    return (PyObject *)object;
+    return pn_extent_object(self->ring.holds, extent, self->ring.head->extents[extent].offset, size);
 }
 
 /* --- put --- */
@@ -224,7 +168,7 @@ static PyObject *far_value(Ring *self, const struct pn_record *record)
         if (bytes != NULL) {
             char *to = PyBytes_AsString(bytes);
             Py_BEGIN_ALLOW_THREADS
-            memcpy(to, ((Extent *)extent)->bytes, far.sizes[0]);
+            memcpy(to, pn_extent_bytes(extent), far.sizes[0]);
             Py_END_ALLOW_THREADS
         }
         Py_DECREF(extent);

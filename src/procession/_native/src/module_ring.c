@@ -508,11 +508,9 @@ static PyObject *ring_qsize(PyObject *object, PyObject *unused)
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *empty, *full, *shut_down, *extent;
-    if (!PyArg_ParseTuple(args, "OOOO:set_queue_types", &empty, &full, &shut_down, &extent))
+    PyObject *empty, *full, *shut_down;
+    if (!PyArg_ParseTuple(args, "OOO:set_queue_types", &empty, &full, &shut_down))
         return NULL;
-    Py_XDECREF(pn_queue_types.extent);
-    pn_queue_types.extent = Py_NewRef(extent);
     Py_XDECREF(pn_queue_types.empty);
     Py_XDECREF(pn_queue_types.full);
     Py_XDECREF(pn_queue_types.shut_down);

@@ -16,7 +16,7 @@ typedef struct {
 } Ring;
 
 struct pn_queue_types {
-    PyObject *empty, *full, *shut_down, *extent;
+    PyObject *empty, *full, *shut_down;
 };
 extern struct pn_queue_types pn_queue_types; /* set once by `set_queue_types` */
 

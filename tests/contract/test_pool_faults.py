@@ -1,0 +1,206 @@
+"""Pool and executor: memory of large arguments and results, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import procession
+from procession.pool import Pool
+from tests.contract import calls
+from tests.contract.programs import wait_until
+
+LIMIT = 60.0  # seconds; nothing here takes that long unless it hangs
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def pool() -> Iterator[Any]:
+    pool = procession.get_context("forkserver").Pool(1)
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of the memory that a worker shares with its pool, as the kernel counts them."""
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        if "procession-slate" in os.readlink(f"{folder}/{name}"):
+            return os.stat(f"{folder}/{name}").st_blocks * 512
+    raise AssertionError("it has none")
+
+
+def test_memory_of_arrays_is_used_again_and_given_back(pool: Any) -> None:
+    numpy = pytest.importorskip("numpy")
+    (worker,) = pool._pool
+    array = numpy.ones(SIZE, dtype="uint8")
+    for _ in range(12):
+        assert pool.apply(calls.plus_one, (array,)).sum() == 2 * SIZE
+    assert 2 * SIZE <= memory_of(worker.pid) < 6 * SIZE  # a last result may be held still
+    kept = pool.apply(calls.plus_one, (array,))
+    others = pool.map(calls.plus_one, [array] * 4)
+    assert kept.sum() == 2 * SIZE  # while somebody has it, nothing else comes there
+    del others
+    gc.collect()
+    assert wait_until(lambda: memory_of(worker.pid) < 2 * SIZE)
+    assert kept.sum() == 2 * SIZE
+    del kept
+    gc.collect()
+    assert wait_until(lambda: memory_of(worker.pid) < SIZE)
+
+
+def test_a_killed_worker_leaves_no_memory_but_what_somebody_has(pool: Any) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.ones(SIZE, dtype="uint8")
+    kept = pool.apply(calls.plus_one, (array,))
+    (worker,) = pool._pool
+    ours = f"/proc/self/fd/{pool._crew.hands[0].slate.fd}"
+    inode = os.stat(ours).st_ino
+    dying = pool.apply_async(calls.kill_holding, (array,))
+    with pytest.raises(procession.WorkerDied):
+        dying.get(LIMIT)
+    assert kept.sum() == 2 * SIZE  # it outlives who made it
+    assert pool.apply(calls.plus_one, (array,)).sum() == 2 * SIZE
+    del kept, dying
+    gc.collect()
+    left = [os.stat(f"/proc/self/fd/{name}") for name in open_descriptors()]
+    assert inode not in {status.st_ino for status in left}
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        assert f" {inode} " not in maps.read()
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def open_descriptors() -> list[str]:
+    """This process's, but for the one that lists them."""
+    names = os.listdir("/proc/self/fd")
+    return [name for name in names if os.path.exists(f"/proc/self/fd/{name}")]
+
+
+def test_a_worker_without_a_free_descriptor_takes_and_gives_large_things(pool: Any) -> None:
+    pid = pool.apply(calls.use_up_descriptors)
+    assert pool.apply(len, (bytes(SIZE),)) == SIZE
+    assert len(pool.apply(calls.big, (SIZE,))) == SIZE
+    assert pool.apply(calls.pid) == pid
+
+
+def test_a_large_result_that_cannot_be_sent_fails_its_call_alone() -> None:
+    """No room in the shared memory, and no descriptor for memory of its own."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, limits[1]))
+    try:
+        pool = procession.get_context("forkserver").Pool(1)
+        pool.apply(calls.pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        assert len(pool.apply(calls.big, (SIZE // 8,))) == SIZE // 8
+        results = [pool.apply_async(calls.big, (size,)) for size in (8, SIZE, 9)]
+        assert [len(result.get(LIMIT)) for result in results[::2]] == [8, 9]
+        with pytest.raises(OSError, match="its result could not be sent: File too large"):
+            results[1].get(LIMIT)
+        pid = pool.apply(calls.use_up_descriptors)
+        with pytest.raises(OSError, match="its result could not be sent") as caught:
+            pool.apply(calls.big, (SIZE // 8,))
+        assert caught.value.errno == errno.EMFILE
+        with pytest.raises(OSError, match="its arguments could not be received") as caught:
+            pool.apply(len, (bytes(SIZE // 8),))
+        assert caught.value.errno == errno.EMFILE
+        assert pool.apply(calls.pid) == pid
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def test_an_argument_that_cannot_be_sent_fails_its_call_alone(pool: Any) -> None:
+    (hand,) = pool._crew.hands
+    hand.channel.room._size = 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, limits[1]))
+    try:
+        results = pool.imap(len, [b"1", bytes(SIZE), b"2"], chunksize=3)
+        assert results.next(LIMIT) == 1
+        with pytest.raises(OSError, match=r"len\(.*could not be sent: File too large"):
+            results.next(LIMIT)
+        assert results.next(LIMIT) == 1
+        with pytest.raises(OSError, match="could not be sent: File too large"):
+            pool.apply(len, (bytes(SIZE),))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert pool.apply(len, (bytes(SIZE),)) == SIZE
+
+
+# --- interrupts and starts that fail -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(pool: Any, when: str) -> None:
+    (hand,) = pool._crew.hands
+    give: Callable[..., None] = hand.channel.send
+
+    def interrupted(*args: Any) -> None:
+        if when == "after":
+            give(*args)
+        raise KeyboardInterrupt
+
+    assert pool.apply(calls.square, (2,)) == 4
+    hand.channel.send = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pool.apply(calls.square, (3,))
+    hand.channel.send = give
+    assert pool.apply_async(calls.square, (4,)).get(LIMIT) == 16
+    assert pool.apply(calls.square, (5,)) == 25
+    assert all(hand.borrowed is None for hand in pool._crew.hands)
+
+
+class Refusing(Pool):
+    """A pool whose workers cannot be started at times."""
+
+    refuses = 0
+
+    @staticmethod
+    def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
+        if Refusing.refuses:
+            Refusing.refuses -= 1
+            raise OSError(errno.EAGAIN, "no more processes")
+        return ctx.Process(*args, **kwds)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_start_that_failed_is_tried_again(size: int) -> None:
+    pool = Refusing(size, context=procession.get_context("forkserver"))
+    try:
+        pool.apply(calls.pid)
+        Refusing.refuses = 2
+        with pytest.raises(procession.WorkerDied):
+            pool.apply_async(calls.kill_holding, (None,)).get(LIMIT)
+        assert pool.apply_async(calls.square, (3,)).get(LIMIT) == 9
+        assert wait_until(lambda: len(pool._pool) == size)
+    finally:
+        Refusing.refuses = 0
+        pool.terminate()
+        pool.join()
+
+
+def test_a_pool_that_can_start_no_worker_says_so() -> None:
+    pool = Refusing(1, context=procession.get_context("forkserver"))
+    try:
+        pool.apply(calls.pid)
+        Refusing.refuses = 1000
+        with pytest.raises(procession.WorkerDied):
+            pool.apply_async(calls.kill_holding, (None,)).get(LIMIT)
+        with pytest.raises(OSError, match="no more processes"):
+            pool.apply_async(calls.square, (3,)).get(LIMIT)
+    finally:
+        Refusing.refuses = 0
+        pool.terminate()
+        pool.join()
