@@ -123,7 +123,7 @@ def orphan_table(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Us, the standard library and the peers; with `-- --update`, writes benchmarks/RESULTS.md."""
     install(session)
-    session.install(*PEERS)
+    session.install(*PEERS, "faster-fifo")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

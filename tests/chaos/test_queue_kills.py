@@ -161,7 +161,8 @@ class Chaos:
         pytest.param("fork", 1, 1, 0, False, 600, marks=SLOW),
         pytest.param("forkserver", 4, 2, 0, False, 600, marks=SLOW),
         pytest.param("forkserver", 4, 2, 3, False, 300, marks=SLOW),
-        pytest.param("forkserver", 2, 2, 0, True, 300, marks=SLOW),
+        pytest.param("fork", 1, 1, 0, True, 150, marks=SLOW),
+        pytest.param("forkserver", 4, 2, 0, True, 300, marks=SLOW),
     ],
 )
 def test_kills_in_put_and_get(method, producers, consumers, maxsize, large, kills, seed):

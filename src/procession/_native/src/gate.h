@@ -23,6 +23,7 @@ _Static_assert(sizeof(struct pn_gate) == 32, "part of the ring's layout");
 /* A waiter's place; zero to begin with. */
 struct pn_ticket {
     int entered;
+    int lingered; /* it has looked for a while before it sleeps (ring.c) */
     uint32_t turn;
     struct pn_waiter wait;
 };

@@ -129,6 +129,7 @@ struct pn_ring {
     int bell;            /* eventfd, non-blocking */
     struct pn_holds *holds; /* NULL: none were needed yet */
     uint32_t user;          /* this process's entry, perhaps (users.c) */
+    unsigned int luck, unlucky; /* of those that wait, of late (ring.c); of who has the lock */
     struct pn_ring *next;   /* of this process */
     struct pn_ring_state draft; /* of the next state; of who has the lock */
 };
