@@ -28,7 +28,9 @@ import procession
 HOUR, QUICK = 3600.0, 120.0
 METHODS = ("forkserver", "forkserver", "spawn", "fork")  # as often as they are used
 LIMIT = 120.0  # seconds for whatever a round waits for
+MARK = "PROCESSION_SOAK"  # in the environment of all that main starts, and not in its own
 MEMORY = 4.0  # MB that the medians of two thirds may differ by: the allocator's own play
+DESCRIPTORS = 2  # the same: the keeper's own play; a leak in each round is a multiple of it
 
 
 class Sample(NamedTuple):
@@ -40,24 +42,42 @@ class Sample(NamedTuple):
     segments: int
 
 
-def sample() -> Sample:
-    """Look at main and its keeper, when what was ended is gone."""
-    gc.collect()
-    me = psutil.Process()
-    fds = memory = 0.0
-    beings = [me, *me.children(recursive=True)]
-    stock = 0
-    for being in beings:
+def everyone() -> list[psutil.Process]:
+    """This process and all that carries its mark, whoever the parents are: a keeper is nobody's
+    child where start method fork came first, and an orphan would not be ours any more."""
+    found = [psutil.Process()]
+    for process in psutil.process_iter():
         try:
-            name = being.name()
-            if name == "pn-spare":  # a stock of them is kept, and is larger after a burst
-                stock += 1
-                continue
-            memory += being.memory_info().rss / 1e6
-            fds += being.num_fds()
+            if process.environ().get(MARK) == os.environ[MARK]:
+                found.append(process)
         except psutil.Error:
             continue
-    return Sample(memory, int(fds), len(beings) - stock, len(os.listdir("/dev/shm")))
+    return found
+
+
+def sample() -> Sample:
+    """The least of a few looks, when what was ended is gone: what a keeper has in passing (a pidfd,
+    a spare that has no name yet) is nothing that grows."""
+    gc.collect()
+    looks = [look()]
+    for _ in range(4):
+        time.sleep(0.02)
+        looks.append(look())
+    return Sample(*(min(values) for values in zip(*looks, strict=True)))
+
+
+def look() -> Sample:
+    """What the whole program has now."""
+    memory, descriptors, processes = 0.0, 0, 0
+    for being in everyone():
+        try:
+            if being.name() == "pn-spare":  # a stock of them is kept, and is larger after a burst
+                continue
+            held, opened = being.memory_info().rss / 1e6, being.num_fds()
+        except psutil.Error:
+            continue
+        memory, descriptors, processes = memory + held, descriptors + opened, processes + 1
+    return Sample(memory, descriptors, processes, len(os.listdir("/dev/shm")))
 
 
 # --- what children do -----------------------------------------------------------------------------
@@ -211,7 +231,7 @@ def verdict(samples: list[Sample]) -> list[str]:
     """What grew, in words: medians of the last third against those of the second."""
     third = len(samples) // 3
     grown = []
-    for field, play in zip(Sample._fields, (MEMORY, 0, 0, 0), strict=True):
+    for field, play in zip(Sample._fields, (MEMORY, DESCRIPTORS, 0, 0), strict=True):
         values = [getattr(each, field) for each in samples]
         before = statistics.median(values[third : 2 * third])
         after = statistics.median(values[2 * third :])
@@ -230,6 +250,7 @@ def main() -> int:
     options = parser.parse_args()
     seconds = options.seconds or (QUICK if options.quick else HOUR)
     print(f"seed {options.seed}, {seconds:.0f} s", flush=True)
+    os.environ[MARK] = str(os.getpid())
     warnings.simplefilter("ignore")  # locks of the dead are told of, and threads beside a fork
     samples = soak(seconds, random.Random(options.seed))
     print(f"{len(samples)} times through {len(ROUNDS)} kinds of rounds")
