@@ -37,8 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Take the folder away."""
-    shutil.rmtree(_temporary, ignore_errors=True)
+    """Take the folder away, after the standard library has taken away its own in there."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        shutil.rmtree(_temporary, ignore_errors=True)
+    else:  # at exit, where its own folder's turn is at -100
+        util.Finalize(None, shutil.rmtree, (_temporary, True), exitpriority=-200)
 
 
 class Belongings:

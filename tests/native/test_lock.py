@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.native.people import SOURCES
+from tests.native import steps
 
 CORE = ["table", "slot", "life", "kernel", "death", "identity", "mutex", "wait", "lock"]
-DRIVERS = Path(__file__).parent / "drivers"
 OPERATIONS = {
     "try": 30,
     "take": 100,
@@ -30,35 +26,14 @@ OPERATIONS = {
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no compiler")
-    program = tmp_path_factory.mktemp("driver") / "lock_step"
-    subprocess.run(
-        [
-            *["gcc", "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror"],
-            f"-I{SOURCES}",
-            f"-I{DRIVERS}",
-            str(DRIVERS / "lock_step.c"),
-            *(str(SOURCES / f"{name}.c") for name in CORE),
-            *["-pthread", "-Wl,-z,now", "-o"],  # no symbol is looked up while it is stepped
-            str(program),
-        ],
-        check=True,
-        timeout=100,
-    )
-    return program
+    return steps.build(tmp_path_factory.mktemp("driver"), "lock_step", CORE)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_death_at_every_instruction(driver: Path, operation: str) -> None:
-    done = subprocess.run([driver, operation], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"killed at (\d+) instructions", done.stdout)
-    assert found
-    assert int(found[1]) >= OPERATIONS[operation], "it was not stepped through"
+    steps.assert_survived(driver, operation, OPERATIONS[operation])
 
 
 @pytest.mark.slow
 def test_death_at_every_instruction_of_becoming_somebody(driver: Path) -> None:
-    done = subprocess.run([driver, "visit", "7"], capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stderr
+    steps.assert_survived(driver, "visit", OPERATIONS["visit"], stride=7)

@@ -28,6 +28,33 @@ extern PyType_Spec pn_memory_spec;
  * stay mapped as long as the object lives. */
 void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 
+/* What a shared object begins with (module_shared.c). */
+struct pn_shared {
+    PyObject_HEAD
+    struct pn_self *self; /* NULL until it was attached */
+    PyObject *memory, *table;
+    PyObject *told; /* what is called when there is something to tell the user, or NULL */
+};
+
+/* Have it refer to them, in its constructor's stead: its bytes; NULL with an exception, where it
+ * has been attached before or there are no such bytes. `told` may be None, or NULL. */
+void *pn_shared_attach(struct pn_shared *head, const char *what, PyObject *memory,
+                       Py_ssize_t offset, size_t size, PyObject *table, PyObject *told);
+
+/* RuntimeError, and 0. */
+int pn_shared_refuse(const char *what);
+
+/* Whether it was attached; if not, with an exception. */
+static inline int pn_shared_check(const struct pn_shared *head, const char *what)
+{
+    return head->self != NULL || pn_shared_refuse(what);
+}
+
+/* The slots of such a class; who has more to let go of does that first. */
+int pn_shared_traverse(PyObject *object, visitproc visit, void *arg);
+int pn_shared_clear(PyObject *object);
+void pn_shared_dealloc(PyObject *object);
+
 /* Ring (module_ring.c). */
 extern PyType_Spec pn_ring_spec;
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args);

@@ -9,18 +9,13 @@
 #include "lock.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct pn_barrier_view view; /* barrier is NULL until it was attached */
-    PyObject *memory, *table;
-    PyObject *broken; /* called with (slot, generation, pid): the exception to raise */
+    struct pn_shared head; /* told: with (is dead, slot, generation, pid); the exception to raise */
+    struct pn_barrier_view view;
 } Barrier;
 
 static int is_attached(Barrier *self)
 {
-    if (self->view.barrier != NULL)
-        return 1;
-    PyErr_SetString(PyExc_RuntimeError, "the barrier's __init__() was not called");
-    return 0;
+    return pn_shared_check(&self->head, "barrier");
 }
 
 static PyObject *barrier_attach(PyObject *object, PyObject *args)
@@ -31,47 +26,15 @@ static PyObject *barrier_attach(PyObject *object, PyObject *args)
     unsigned int parties;
     if (!PyArg_ParseTuple(args, "OnOIO:_attach", &memory, &offset, &table, &parties, &broken))
         return NULL;
-    struct pn_barrier *barrier = pn_memory_at(
-        memory, offset, sizeof *barrier + (size_t)parties * sizeof(struct pn_place));
-    struct pn_self *me = barrier == NULL ? NULL : pn_self_of(table);
-    if (me == NULL)
+    size_t size = sizeof(struct pn_barrier) + (size_t)parties * sizeof(struct pn_place);
+    struct pn_barrier *barrier =
+        pn_shared_attach(&self->head, "barrier", memory, offset, size, table, broken);
+    if (barrier == NULL)
         return NULL;
-    if (self->view.barrier != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the barrier has been attached already");
-        return NULL;
-    }
     barrier->parties = parties; /* who attaches says what who made it said */
-    self->memory = Py_NewRef(memory);
-    self->table = Py_NewRef(table);
-    self->broken = Py_NewRef(broken);
-    self->view.self = me;
+    self->view.self = self->head.self;
     self->view.barrier = barrier;
     Py_RETURN_NONE;
-}
-
-static int barrier_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(((Barrier *)object)->broken);
-    return 0;
-}
-
-static int barrier_clear(PyObject *object)
-{
-    Py_CLEAR(((Barrier *)object)->broken);
-    return 0;
-}
-
-static void barrier_dealloc(PyObject *object)
-{
-    Barrier *self = (Barrier *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    (void)barrier_clear(object);
-    Py_XDECREF(self->memory);
-    Py_XDECREF(self->table);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
 }
 
 /* The mix of the calling thread. */
@@ -94,7 +57,7 @@ static int raise_of(Barrier *self, int result)
     }
     uint64_t dead = atomic_load(&self->view.barrier->dead);
     PyObject *error = PyObject_CallFunction(
-        self->broken, "OIII", dead != 0 ? Py_True : Py_False, pn_owner_index(dead),
+        self->head.told, "OIII", dead != 0 ? Py_True : Py_False, pn_owner_index(dead),
         pn_owner_generation(dead), atomic_load(&self->view.barrier->dead_pid));
     if (error != NULL)
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
@@ -253,9 +216,9 @@ static PyGetSetDef barrier_attributes[] = {
 static PyType_Slot barrier_slots[] = {
     {Py_tp_methods, barrier_methods},
     {Py_tp_getset, barrier_attributes},
-    {Py_tp_traverse, barrier_traverse},
-    {Py_tp_clear, barrier_clear},
-    {Py_tp_dealloc, barrier_dealloc},
+    {Py_tp_traverse, pn_shared_traverse},
+    {Py_tp_clear, pn_shared_clear},
+    {Py_tp_dealloc, pn_shared_dealloc},
     {0, NULL},
 };
 

@@ -10,9 +10,8 @@
 #include "condition.h"
 
 typedef struct {
-    PyObject_HEAD
+    struct pn_shared head;
     struct pn_condition_view view; /* condition is NULL until it was attached */
-    PyObject *memory, *table;
     PyObject *lock, *acquire, *release;
 } Condition;
 
@@ -31,26 +30,21 @@ static PyObject *condition_attach(PyObject *object, PyObject *args)
     Py_ssize_t offset;
     if (!PyArg_ParseTuple(args, "OnOO:_attach", &memory, &offset, &table, &lock))
         return NULL;
-    struct pn_condition *condition = pn_memory_at(memory, offset, sizeof *condition);
-    struct pn_self *me = condition == NULL ? NULL : pn_self_of(table);
-    if (me == NULL)
-        return NULL;
-    if (self->view.condition != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the condition has been attached already");
-        return NULL;
-    }
     PyObject *acquire = PyObject_GetAttrString(lock, "acquire");
     PyObject *release = acquire == NULL ? NULL : PyObject_GetAttrString(lock, "release");
-    if (release == NULL) {
+    struct pn_condition *condition = NULL;
+    if (release != NULL)
+        condition = pn_shared_attach(&self->head, "condition", memory, offset, sizeof *condition,
+                                     table, NULL);
+    if (condition == NULL) {
         Py_XDECREF(acquire);
+        Py_XDECREF(release);
         return NULL;
     }
-    self->memory = Py_NewRef(memory);
-    self->table = Py_NewRef(table);
     self->lock = Py_NewRef(lock);
     self->acquire = acquire;
     self->release = release;
-    self->view.self = me;
+    self->view.self = self->head.self;
     self->view.memory = (unsigned char *)condition - offset;
     self->view.condition = condition;
     Py_RETURN_NONE;
@@ -59,11 +53,10 @@ static PyObject *condition_attach(PyObject *object, PyObject *args)
 static int condition_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Condition *self = (Condition *)object;
-    Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->lock);
     Py_VISIT(self->acquire);
     Py_VISIT(self->release);
-    return 0;
+    return pn_shared_traverse(object, visit, arg);
 }
 
 static int condition_clear(PyObject *object)
@@ -73,19 +66,14 @@ static int condition_clear(PyObject *object)
     Py_CLEAR(self->acquire);
     Py_CLEAR(self->release);
     self->view.condition = NULL; /* of no use without its lock */
-    return 0;
+    return pn_shared_clear(object);
 }
 
 static void condition_dealloc(PyObject *object)
 {
-    Condition *self = (Condition *)object;
-    PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)condition_clear(object);
-    Py_XDECREF(self->memory);
-    Py_XDECREF(self->table);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
+    pn_shared_dealloc(object);
 }
 
 /* --- the user's lock --- */
@@ -142,7 +130,7 @@ static int grow(Condition *self)
         PyErr_SetString(PyExc_OSError, "too many wait for this condition");
         return -1;
     }
-    PyObject *answer = PyObject_CallMethod(self->memory, "take", "n", (Py_ssize_t)size);
+    PyObject *answer = PyObject_CallMethod(self->head.memory, "take", "n", (Py_ssize_t)size);
     size_t offset = answer == NULL ? 0 : PyLong_AsSize_t(answer);
     Py_XDECREF(answer);
     if (answer == NULL)
@@ -151,7 +139,7 @@ static int grow(Condition *self)
         (void)pn_os_error(-ENOSPC, "no memory for so many who wait for a condition");
         return -1;
     }
-    answer = PyObject_CallMethod(self->memory, "reserve", "nn", (Py_ssize_t)offset,
+    answer = PyObject_CallMethod(self->head.memory, "reserve", "nn", (Py_ssize_t)offset,
                                  (Py_ssize_t)size);
     Py_XDECREF(answer);
     if (answer == NULL)

@@ -7,20 +7,14 @@
 #include "lock.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct pn_lock *lock; /* NULL until it was attached */
-    struct pn_self *self;
-    PyObject *memory, *table;
-    PyObject *on_death; /* called with (left, index, generation) */
+    struct pn_shared head; /* told: of a death, with (left, index, generation) */
+    struct pn_lock *lock;
     int recursive;
 } Lock;
 
 static int is_attached(Lock *self)
 {
-    if (self->lock != NULL)
-        return 1;
-    PyErr_SetString(PyExc_RuntimeError, "the lock's __init__() was not called");
-    return 0;
+    return pn_shared_check(&self->head, "lock");
 }
 
 static PyObject *lock_attach(PyObject *object, PyObject *args)
@@ -31,47 +25,13 @@ static PyObject *lock_attach(PyObject *object, PyObject *args)
     int recursive;
     if (!PyArg_ParseTuple(args, "OnOpO:_attach", &memory, &offset, &table, &recursive, &on_death))
         return NULL;
-    struct pn_lock *lock = pn_memory_at(memory, offset, sizeof *lock);
-    struct pn_self *me = lock == NULL ? NULL : pn_self_of(table);
-    if (me == NULL)
+    struct pn_lock *lock =
+        pn_shared_attach(&self->head, "lock", memory, offset, sizeof *lock, table, on_death);
+    if (lock == NULL)
         return NULL;
-    if (self->lock != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the lock has been attached already");
-        return NULL;
-    }
-    self->memory = Py_NewRef(memory);
-    self->table = Py_NewRef(table);
-    self->on_death = on_death == Py_None ? NULL : Py_NewRef(on_death);
     self->recursive = recursive;
-    self->self = me;
     self->lock = lock;
     Py_RETURN_NONE;
-}
-
-static int lock_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Lock *self = (Lock *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->on_death);
-    return 0;
-}
-
-static int lock_clear(PyObject *object)
-{
-    Py_CLEAR(((Lock *)object)->on_death);
-    return 0;
-}
-
-static void lock_dealloc(PyObject *object)
-{
-    Lock *self = (Lock *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    Py_XDECREF(self->on_death);
-    Py_XDECREF(self->memory);
-    Py_XDECREF(self->table);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
 }
 
 /* Owner word and mix of the calling thread. 0, or -1 with an exception. */
@@ -79,7 +39,7 @@ static int who(Lock *self, uint64_t *ret_me, uint64_t *ret_holder)
 {
     if (!is_attached(self))
         return -1;
-    int result = pn_self_owner(self->self, ret_me);
+    int result = pn_self_owner(self->head.self, ret_me);
     if (result < 0) {
         (void)pn_os_error(result, "no place for this process in the table of processes");
         return -1;
@@ -91,10 +51,10 @@ static int who(Lock *self, uint64_t *ret_me, uint64_t *ret_holder)
 /* Tell the user of a death. 0, or -1 with the exception that came of it. */
 static int tell(Lock *self, int left, uint64_t owner)
 {
-    if (self->on_death == NULL)
+    if (self->head.told == NULL)
         return 0;
     PyObject *answer =
-        PyObject_CallFunction(self->on_death, "OII", left ? Py_True : Py_False,
+        PyObject_CallFunction(self->head.told, "OII", left ? Py_True : Py_False,
                               pn_owner_index(owner), pn_owner_generation(owner));
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
@@ -105,12 +65,12 @@ static PyObject *take(Lock *self, uint64_t me, uint64_t holder, int64_t deadline
 {
     int told = deadline_ns == 0; /* who does not wait is not told what it is that one waits for */
     struct pn_waiter wait;
-    pn_lock_begin(self->self->table, self->lock, me, &wait, deadline_ns);
+    pn_lock_begin(self->head.self->table, self->lock, me, &wait, deadline_ns);
     for (;;) {
         uint64_t before = 0;
         int result;
         Py_BEGIN_ALLOW_THREADS
-        result = pn_lock_take(self->self->table, self->lock, holder, told, &wait, &before);
+        result = pn_lock_take(self->head.self->table, self->lock, holder, told, &wait, &before);
         Py_END_ALLOW_THREADS
         switch (result) {
         case PN_TAKEN:
@@ -124,7 +84,7 @@ static PyObject *take(Lock *self, uint64_t me, uint64_t holder, int64_t deadline
             told = 1;
             if (tell(self, 1, before) != 0)
                 return NULL;
-            pn_lock_begin(self->self->table, self->lock, me, &wait, deadline_ns);
+            pn_lock_begin(self->head.self->table, self->lock, me, &wait, deadline_ns);
             break;
         case -ETIMEDOUT:
             Py_RETURN_FALSE;
@@ -329,9 +289,9 @@ static PyGetSetDef lock_attributes[] = {
 static PyType_Slot lock_slots[] = {
     {Py_tp_methods, lock_methods},
     {Py_tp_getset, lock_attributes},
-    {Py_tp_traverse, lock_traverse},
-    {Py_tp_clear, lock_clear},
-    {Py_tp_dealloc, lock_dealloc},
+    {Py_tp_traverse, pn_shared_traverse},
+    {Py_tp_clear, pn_shared_clear},
+    {Py_tp_dealloc, pn_shared_dealloc},
     {0, NULL},
 };
 

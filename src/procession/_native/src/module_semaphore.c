@@ -5,20 +5,14 @@
 #include "semaphore.h"
 
 typedef struct {
-    PyObject_HEAD
-    struct pn_semaphore *semaphore; /* NULL until it was attached */
-    struct pn_self *self;
-    PyObject *memory, *table;
-    PyObject *on_death; /* called with (slot, generation) */
+    struct pn_shared head; /* told: of a death, with (slot, generation) */
+    struct pn_semaphore *semaphore;
     unsigned long taker; /* the thread that took a permit last */
 } Semaphore;
 
 static int is_attached(Semaphore *self)
 {
-    if (self->semaphore != NULL)
-        return 1;
-    PyErr_SetString(PyExc_RuntimeError, "the semaphore's __init__() was not called");
-    return 0;
+    return pn_shared_check(&self->head, "semaphore");
 }
 
 static PyObject *semaphore_attach(PyObject *object, PyObject *args)
@@ -28,20 +22,14 @@ static PyObject *semaphore_attach(PyObject *object, PyObject *args)
     Py_ssize_t offset;
     if (!PyArg_ParseTuple(args, "OnOO:_attach", &memory, &offset, &table, &on_death))
         return NULL;
-    struct pn_semaphore *semaphore = pn_memory_at(memory, offset, pn_semaphore_size(1));
-    struct pn_self *me = semaphore == NULL ? NULL : pn_self_of(table);
+    struct pn_self *me = pn_self_of(table);
     if (me == NULL)
         return NULL;
-    if (pn_memory_at(memory, offset, pn_semaphore_size(me->table->slot_count)) == NULL)
-        return NULL; /* a ledger that cannot grow to what the table has */
-    if (self->semaphore != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the semaphore has been attached already");
+    size_t size = pn_semaphore_size(me->table->slot_count); /* what the ledger may grow to */
+    struct pn_semaphore *semaphore =
+        pn_shared_attach(&self->head, "semaphore", memory, offset, size, table, on_death);
+    if (semaphore == NULL)
         return NULL;
-    }
-    self->memory = Py_NewRef(memory);
-    self->table = Py_NewRef(table);
-    self->on_death = Py_NewRef(on_death);
-    self->self = me;
     self->semaphore = semaphore;
     Py_RETURN_NONE;
 }
@@ -65,7 +53,7 @@ static PyObject *semaphore_room(PyObject *object, PyObject *args)
     unsigned int entries;
     if (!PyArg_ParseTuple(args, "I:_room", &entries) || !is_attached(self))
         return NULL;
-    if (entries > self->self->table->slot_count) {
+    if (entries > self->head.self->table->slot_count) {
         PyErr_SetString(PyExc_ValueError, "more entries than there are processes");
         return NULL;
     }
@@ -73,39 +61,13 @@ static PyObject *semaphore_room(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static int semaphore_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Semaphore *self = (Semaphore *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->on_death);
-    return 0;
-}
-
-static int semaphore_clear(PyObject *object)
-{
-    Py_CLEAR(((Semaphore *)object)->on_death);
-    return 0;
-}
-
-static void semaphore_dealloc(PyObject *object)
-{
-    Semaphore *self = (Semaphore *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    Py_XDECREF(self->on_death);
-    Py_XDECREF(self->memory);
-    Py_XDECREF(self->table);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
-
 /* Give a permit back, in whatever time it takes. As pn_semaphore_release(). */
 static int release(Semaphore *self, enum pn_sort sort)
 {
-    int result = pn_semaphore_release(self->self, self->semaphore, sort, 0);
+    int result = pn_semaphore_release(self->head.self, self->semaphore, sort, 0);
     if (result == -EAGAIN) {
         Py_BEGIN_ALLOW_THREADS
-        result = pn_semaphore_release(self->self, self->semaphore, sort, 1);
+        result = pn_semaphore_release(self->head.self, self->semaphore, sort, 1);
         Py_END_ALLOW_THREADS
     }
     return result;
@@ -117,7 +79,7 @@ static PyObject *taken(Semaphore *self, enum pn_sort sort, uint64_t before)
     self->taker = PyThread_get_thread_ident();
     if (before == 0)
         Py_RETURN_TRUE;
-    PyObject *answer = PyObject_CallFunction(self->on_death, "II", pn_owner_index(before),
+    PyObject *answer = PyObject_CallFunction(self->head.told, "II", pn_owner_index(before),
                                              pn_owner_generation(before));
     if (answer == NULL) { /* who gets an exception does not have one */
         PyObject *type, *value, *traceback;
@@ -134,7 +96,7 @@ static PyObject *taken(Semaphore *self, enum pn_sort sort, uint64_t before)
 static int grow(Semaphore *self)
 {
     uint64_t me;
-    (void)pn_self_owner(self->self, &me); /* it had one a moment ago */
+    (void)pn_self_owner(self->head.self, &me); /* it had one a moment ago */
     PyObject *answer = PyObject_CallMethod((PyObject *)self, "_grow", "I", pn_owner_index(me));
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
@@ -147,7 +109,7 @@ static PyObject *take(Semaphore *self, enum pn_sort sort, int64_t deadline_ns)
     int result, goes_on;
     do {
         Py_BEGIN_ALLOW_THREADS
-        result = pn_semaphore_take(self->self, self->semaphore, sort, &wait);
+        result = pn_semaphore_take(self->head.self, self->semaphore, sort, &wait);
         Py_END_ALLOW_THREADS
         goes_on = (result == -EINTR && PyErr_CheckSignals() == 0) /* PEP 475 */
                   || (result == -ENOBUFS && grow(self) == 0);
@@ -155,7 +117,7 @@ static PyObject *take(Semaphore *self, enum pn_sort sort, int64_t deadline_ns)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     Py_BEGIN_ALLOW_THREADS
-    pn_semaphore_end(self->self, self->semaphore, &wait, result);
+    pn_semaphore_end(self->head.self, self->semaphore, &wait, result);
     Py_END_ALLOW_THREADS
     PyErr_Restore(type, value, traceback);
     if (result == 0)
@@ -170,7 +132,7 @@ static PyObject *take(Semaphore *self, enum pn_sort sort, int64_t deadline_ns)
 static PyObject *acquire(Semaphore *self, enum pn_sort sort, int64_t deadline_ns)
 {
     uint64_t before = 0;
-    int result = pn_semaphore_try(self->self, self->semaphore, sort, &before);
+    int result = pn_semaphore_try(self->head.self, self->semaphore, sort, &before);
     if (result == 0)
         return taken(self, sort, before);
     if (result != -EAGAIN && result != -ENOBUFS)
@@ -226,7 +188,7 @@ static PyObject *semaphore_leave(PyObject *object, PyObject *unused)
     Semaphore *self = (Semaphore *)object;
     if (!is_attached(self))
         return NULL;
-    int result = pn_semaphore_leave(self->self, self->semaphore);
+    int result = pn_semaphore_leave(self->head.self, self->semaphore);
     if (result < 0)
         return pn_os_error(result, "cannot leave a semaphore");
     Py_RETURN_NONE;
@@ -251,7 +213,7 @@ static PyObject *semaphore_count(PyObject *object, PyObject *unused)
     (void)unused;
     Semaphore *self = (Semaphore *)object;
     return is_attached(self)
-               ? PyLong_FromUnsignedLong(pn_semaphore_own(self->self, self->semaphore))
+               ? PyLong_FromUnsignedLong(pn_semaphore_own(self->head.self, self->semaphore))
                : NULL;
 }
 
@@ -260,7 +222,7 @@ static PyObject *semaphore_is_mine(PyObject *object, PyObject *unused)
     (void)unused;
     Semaphore *self = (Semaphore *)object;
     return is_attached(self) ? PyBool_FromLong(self->taker == PyThread_get_thread_ident() &&
-                                               pn_semaphore_own(self->self, self->semaphore) > 0)
+                                               pn_semaphore_own(self->head.self, self->semaphore) > 0)
                              : NULL;
 }
 
@@ -316,9 +278,9 @@ static PyGetSetDef semaphore_attributes[] = {
 static PyType_Slot semaphore_slots[] = {
     {Py_tp_methods, semaphore_methods},
     {Py_tp_getset, semaphore_attributes},
-    {Py_tp_traverse, semaphore_traverse},
-    {Py_tp_clear, semaphore_clear},
-    {Py_tp_dealloc, semaphore_dealloc},
+    {Py_tp_traverse, pn_shared_traverse},
+    {Py_tp_clear, pn_shared_clear},
+    {Py_tp_dealloc, pn_shared_dealloc},
     {0, NULL},
 };
 
