@@ -34,6 +34,11 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def fork_and_return_twice(_: Any = None) -> int:
+    """0 in the copy."""
+    return os.fork()
+
+
 # --- ways to go wrong ---------------------------------------------------------------------------
 
 

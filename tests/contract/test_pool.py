@@ -884,6 +884,36 @@ def test_a_pool_left_open_does_not_keep_the_interpreter(tmp_path: Path) -> None:
     assert (done.code, done.lines) == (0, ["left"]), done.err
 
 
+@each_method
+def test_a_copy_that_a_call_forks_is_no_worker(method: str) -> None:
+    with Crowd("pool", method, 1) as crowd:
+        copies = [crowd.call(calls.fork_and_return_twice)() for _ in range(5)]
+        assert all(copies), copies  # the worker's answers
+        wait_until(lambda: all(_has_ended(pid) for pid in copies))
+        assert crowd.call(calls.square, 3)() == 9
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # its parent does not look
+    except psutil.NoSuchProcess:
+        return True
+
+
+@each_kind
+def test_forked_workers_do_not_hold_each_others_channels(kind: str) -> None:
+    def sockets(pid: int) -> int:
+        found = 0
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found += os.readlink(fd).startswith("socket:")
+        return found
+
+    with Crowd(kind, "fork", 4) as crowd:
+        assert crowd.call(calls.square, 3)() == 9
+        wait_until(lambda: len({sockets(pid) for pid in crowd.pids()}) == 1)
+
+
 def test_how_a_worker_ended_is_told_as_data() -> None:
     with Crowd("pool", "forkserver") as crowd:
         error = outcome(crowd.call(calls.kill))
@@ -896,7 +926,7 @@ def test_how_a_worker_ended_is_told_as_data() -> None:
 # --- chaos ------------------------------------
 
 
-def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
+def chaos(kind: str, method: str, total: int, seed: int) -> tuple[int, int]:
     """Kill workers at random during so many calls; how many calls died, and how many kills."""
     import random
 
@@ -904,7 +934,7 @@ def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
     kills = 0
     stop = threading.Event()
     results: list[Any] = []
-    with Crowd("pool", method) as crowd:
+    with Crowd(kind, method) as crowd:
 
         def killer() -> None:
             nonlocal kills
@@ -920,7 +950,11 @@ def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
         thread = threading.Thread(target=killer)
         thread.start()
         try:
-            results.extend(_outcomes(crowd.it.imap(calls.some_time, range(total), 1)))
+            if kind == "pool":
+                results.extend(_outcomes(crowd.it.imap(calls.some_time, range(total), 1)))
+            else:
+                futures = [crowd.it.submit(calls.some_time, n) for n in range(total)]
+                results.extend(outcome(lambda: future.result(LIMIT)) for future in futures)  # noqa: B023
         finally:
             stop.set()
             thread.join()
@@ -935,15 +969,21 @@ def chaos(method: str, total: int, seed: int) -> tuple[int, int]:
     return died, kills
 
 
-@each_method
-def test_every_call_ends_once_while_workers_are_killed(method: str, seed: int) -> None:
-    died, kills = chaos(method, 500, seed)
+@pytest.mark.parametrize(
+    ("kind", "method"), [*(("pool", method) for method in METHODS), ("executor", "forkserver")]
+)
+def test_every_call_ends_once_while_workers_are_killed(kind: str, method: str, seed: int) -> None:
+    died, kills = chaos(kind, method, 500, seed)
     assert died <= kills
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @each_method
-def test_every_call_of_many_ends_once_while_workers_are_killed(method: str, seed: int) -> None:
-    died, kills = chaos(method, 100_000, seed)
+@each_kind
+def test_every_call_of_many_ends_once_while_workers_are_killed(
+    kind: str, method: str, seed: int
+) -> None:
+    died, kills = chaos(kind, method, 100_000, seed)
+    print(f"{kind}, {method}: {kills} workers killed, {died} calls died")
     assert died <= kills

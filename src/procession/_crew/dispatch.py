@@ -46,6 +46,7 @@ LONGEST_PAUSE = 5.0
 START_ATTEMPTS = 3  # workers in a row that may end in their initializer; that is no accident
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+_lines: weakref.WeakSet[Channel] = weakref.WeakSet()  # our ends, that of one being hired as well
 
 
 class Words:
@@ -518,6 +519,7 @@ class Crew:
         theirs_fd = theirs.detach()  # in a forked worker no object of ours may close it
         notes = Slate(room=memory.limit() // 4 // (2 * self.size))
         line = Channel(ours, *notes.ends(owner=True), patience=RECEIVE_LIMIT)
+        _lines.add(line)
         passed = worker.Passed(theirs_fd), worker.Passed(notes.fd)
         try:
             process = self._start_process(worker.work, (*passed, self._initializer, self._initargs))
@@ -976,13 +978,14 @@ def load_portable(blob: bytes) -> Any:
 
 
 def _after_fork_in_child() -> None:
-    """A forked copy lets go of its starter's workers."""
+    """A forked copy lets go of its starter's workers: also one that is to be a worker itself."""
+    for line in list(_lines):
+        with contextlib.suppress(OSError):
+            line.close()
     for crew in list(_crews):
         if crew.is_owner():
             continue
         for hand in crew.hands:
-            with contextlib.suppress(OSError):
-                hand.channel.close()
             with contextlib.suppress(OSError, BufferError, ValueError):
                 hand.slate.close()
         crew.hands.clear()

@@ -6,6 +6,7 @@ and the outcomes of those before.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import marshal
@@ -13,6 +14,7 @@ import os
 import pickle
 import select
 import signal
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -71,6 +73,13 @@ class Worker:
         self._entries: list[Any] = []
         self._first = 1
         self._flushed_ns = 0
+        self._is_copy = False
+        os.register_at_fork(after_in_child=self._let_go)
+
+    def _let_go(self) -> None:
+        """In a copy that a call has forked: the worker's channel is none of its business."""
+        self._is_copy = True
+        self._channel.close()
 
     def run(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         """Initialize, then work until the owner says that it is enough, or is gone."""
@@ -153,6 +162,8 @@ class Worker:
                 revoked = True
                 continue
             outcome = self._call(function, shape, entry, mapping)
+            if self._is_copy:
+                _end_copy()
             self._note(outcome, clock())
         self._flush(always=revoked)
 
@@ -268,6 +279,14 @@ def remember(functions: OrderedDict[int, Any], key: int) -> None:
     if len(functions) >= KNOWN_FUNCTIONS:
         functions.popitem(last=False)
     functions[key] = None
+
+
+def _end_copy() -> None:
+    """End a copy of the worker that came back from its call: the outcome is not its to tell."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
 
 
 def _failure(error: BaseException) -> Any:
