@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import pickle
 import resource
@@ -79,6 +81,61 @@ def limited(queue: Any, said: Any, limit: int, size: int, item: int) -> None:
         said.send("put")
     resource.setrlimit(limit, before)
     queue.put("after")
+
+
+def without_memory(queue: Any, said: Any) -> None:
+    """Meet a kernel that has no memory for files: a filter of system calls says so from now on."""
+    queue.put("before")
+    try:
+        no_room_in_files()
+    except OSError as error:
+        said.send(f"no filter of system calls is allowed here: {error}")
+        return
+    said.send("")
+    for size in (100_000, 5_000_000):  # by the ring, which has to grow; by an extent, then the ring
+        try:
+            queue.put(bytes(size))
+        except BaseException as error:
+            said.send((type(error), str(error)))
+        else:
+            said.send((None, "it was put"))
+    said.send(queue.get())
+    queue.put("after")
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = [  # struct sock_filter, linux/filter.h
+        ("code", ctypes.c_uint16),
+        ("if_true", ctypes.c_uint8),
+        ("if_false", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction))]
+
+
+def no_room_in_files() -> None:
+    """Let `fallocate` and `pwrite` of this process say ENOSPC, as with a full memory."""
+    numbers = {"x86_64": (285, 18), "aarch64": (47, 68)}.get(os.uname().machine)
+    if numbers is None:
+        raise OSError(errno.ENOSYS, f"numbers of system calls of {os.uname().machine}")
+    no_room = 0x00050000 | errno.ENOSPC  # SECCOMP_RET_ERRNO
+    steps = (
+        (0x20, 0, 0, 0),  # the call's number
+        (0x15, 1, 0, numbers[0]),
+        (0x15, 0, 1, numbers[1]),
+        (0x06, 0, 0, no_room),
+        (0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+    )
+    program = _Program(len(steps), (_Instruction * len(steps))(*steps))
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_filter, by_program = 38, 22, 2
+    if libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    if libc.prctl(set_filter, by_program, ctypes.byref(program), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
 
 
 def wait_with_connection(queue: Any, said: Any) -> None:

@@ -472,6 +472,26 @@ def test_a_resource_limit_is_an_error_at_put(
     theirs.close()
 
 
+def test_a_full_memory_is_an_error_at_put_and_nothing_is_lost(crew: Crew) -> None:
+    ctx = procession.get_context("fork")
+    queue = ctx.Queue()
+    ours, theirs = ctx.Pipe()
+    child = crew.start(ctx, targets.without_memory, queue, theirs)
+    if reason := hear(ours):
+        pytest.skip(reason)
+    for _ in range(2):
+        kind, text = hear(ours)
+        assert issubclass(kind, MemoryError), text
+        assert "no memory for the item; the queue is as it was" in text
+    assert hear(ours) == "before"
+    assert crew.ends_well(child)
+    assert queue.get() == "after"
+    queue.put(bytes(5_000_000))
+    assert len(queue.get()) == 5_000_000
+    ours.close()
+    theirs.close()
+
+
 def test_a_queue_made_under_a_file_size_limit_has_that_budget(crew: Crew) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))

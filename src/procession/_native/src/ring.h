@@ -178,7 +178,7 @@ void pn_ring_close(struct pn_ring *ring);
  *    -EINTR      a signal came while it waited
  *    -ESHUTDOWN  shut down
  *    -ENOBUFS    no room within the budget
- *    -ENOMEM, -ENOSPC, ...   no memory */
+ *    -ENOMEM, ...   no memory */
 int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts, size_t count,
                 int64_t deadline_ns);
 

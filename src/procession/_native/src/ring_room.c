@@ -167,7 +167,7 @@ static int grow(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size)
             if (fallocate(ring->fd, 0, (off_t)at, (off_t)step) == 0)
                 at += step;
             else if (errno != EINTR)
-                result = -errno;
+                result = errno == ENOSPC ? -ENOMEM : -errno; /* room in files is memory here */
         }
         if (result == 0) {
             result = pn_ring_map(ring, wanted);
