@@ -27,7 +27,8 @@ LOOKS: list[tuple[int, dict[str, str | None]]] = [
 
 def check_terminated(picture: Picture, *, wide: bool) -> None:
     assert "SIGTERM" in picture.row("clock")
-    assert re.search(r"[╳x]$", picture.bar("clock"))
+    # where main is slow to come to its join, the forked clock is a zombie until then
+    assert re.search(r"[╳x][┄:]*$", picture.bar("clock"))
     assert picture.begins("01") <= picture.begins("clock")
     assert picture.ends("clock") <= picture.ends("01")
 

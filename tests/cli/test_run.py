@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from procession._cli.program import MainProcess
+from tests.cli.screen import Terminal
 from tests.contract.programs import (
     METHODS,
     Finished,
@@ -267,6 +270,87 @@ def test_a_signal_to_the_whole_group_reaches_the_program_once() -> None:
     finally:
         program.end()
         program.close()
+
+
+def test_group_signals_back_to_back_are_one_for_one_and_hide_none_that_follows() -> None:
+    """Two of a kind may become one in the kernel; one to the command alone, after them, may not."""
+    program = Program([*QUIET, "-c", COUNTS], stdin=-1, start_new_session=True)
+    try:
+        program.wait_for("ready")
+        wait_until(lambda: program.named("pn-witness"))
+        for _ in range(25):
+            os.killpg(program.pid, signal.SIGINT)
+            os.killpg(program.pid, signal.SIGTERM)
+            assert {program.line(), program.line()} == {"SIGINT", "SIGTERM"}
+            os.killpg(program.pid, signal.SIGINT)
+            os.killpg(program.pid, signal.SIGINT)
+            assert program.line() == "SIGINT"
+            wait_until(lambda: waits_for_signals(program.pid))
+            os.kill(program.pid, signal.SIGTERM)
+            if (line := program.line()) == "SIGINT":  # the second of the two
+                line = program.line()
+            assert line == "SIGTERM"
+            wait_until(lambda: waits_for_signals(program.pid))
+            os.kill(program.pid, signal.SIGINT)
+            assert program.line() == "SIGINT"
+            wait_until(lambda: waits_for_signals(program.pid))
+        program.tell("end")
+        assert program.finish().code == 0
+        program.leaves_nothing()
+    finally:
+        program.end()
+        program.close()
+
+
+def waits_for_signals(pid: int) -> bool:
+    """Whether a process has dealt with all signals that it got, and sleeps until the next."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    nothing_pending = re.search(r"^ShdPnd:\t0+$", status, re.MULTILINE) is not None
+    return nothing_pending and "sigtimedwait" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+def test_a_signal_that_follows_a_ctrl_c_is_passed_on() -> None:
+    with Terminal([*QUIET, "-c", COUNTS]) as terminal:
+        terminal.wait_for("ready")
+        pid = terminal.child.pid
+        wait_until(lambda: [p for p in psutil.Process(pid).children() if p.name() == "pn-witness"])
+        terminal.child.sendintr()
+        terminal.wait_for("^CSIGINT\r\n")
+        wait_until(lambda: waits_for_signals(pid))
+        os.kill(pid, signal.SIGINT)
+        terminal.wait_for("SIGINT\r\nSIGINT\r\n")
+        terminal.child.sendline("end")
+        assert terminal.finish() == 0
+
+
+class SlowToAnswer:
+    """A witness, where one more signal goes to the group while its answer is on its way."""
+
+    def __init__(self) -> None:
+        self.pending = True
+        self._more = 2
+
+    def saw(self, number: int) -> bool:
+        answer, self.pending = self.pending, False
+        if self._more:
+            self._more -= 1
+            self.pending = True
+            signal.pthread_kill(threading.get_ident(), number)
+        return answer
+
+
+def test_a_group_signal_during_the_witness_answer_is_no_answer_to_the_next() -> None:
+    main: Any = object.__new__(MainProcess)
+    main._signals, main._pidfd = {signal.SIGUSR1}, -1  # a signal passed on is an error here
+    main._witness = witness = SlowToAnswer()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, main._signals)
+    try:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        main._hear(30.0)
+        assert signal.sigtimedwait(main._signals, 0) is None
+        assert not witness.pending, "the next one for the program alone would be taken for this"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_a_witness_that_is_stopped_keeps_no_signal_from_the_program() -> None:

@@ -109,6 +109,67 @@ def test_no_free_descriptor(method: str, when: str, tmp_path: Path) -> None:
     assert refused[-1][2][0] <= refused[0][1][0] + 1, "every failure leaves a descriptor"
 
 
+STOPPED = """
+import errno, json, os, resource, subprocess, sys, time
+import procession
+
+def child(queue):
+    below = [subprocess.Popen(["sleep", "300"]).pid for _ in range(6)]
+    queue.put([os.getpid(), *below])
+    time.sleep(300)
+
+def lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+if __name__ == "__main__":
+    context = procession.get_context(sys.argv[1])
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    pids = queue.get(timeout=60)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = []
+    before = os.listdir("/proc/self/fd")
+    for free in range(20):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        held = []
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            pass
+        for _ in range(free):
+            os.close(held.pop())
+        try:
+            process.stop(0.5)
+        except OSError as error:
+            assert error.errno == errno.EMFILE, error
+            refused.append(free)
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if free not in refused:
+            break
+        assert all(map(lives, pids)), "refused, and a part of it was ended all the same"
+    left = [pid for pid in pids if lives(pid)]
+    more = set(os.listdir("/proc/self/fd")) - set(before)
+    print(json.dumps([refused, left, sorted(more), process.exitcode is not None]))
+"""
+
+
+@each_method
+def test_stop_with_hardly_a_free_descriptor_is_refused_or_takes_the_whole_tree(
+    method: str, tmp_path: Path
+) -> None:
+    refused, left, more, ended = run_text(tmp_path, STOPPED, method).said
+    assert 0 < len(refused) <= 3
+    assert (left, more, ended) == ([], [], True)
+
+
 @each_kept_method
 def test_the_working_directory_is_gone(method: str, tmp_path: Path) -> None:
     body = """

@@ -294,6 +294,46 @@ def test_shutdown_is_bounded(method: str, state: str) -> None:
         numbers.append(1)
 
 
+FORKS = """
+import os, signal, sys, time
+import procession
+from procession import managers
+
+class Forker:
+    def fork(self):
+        process = procession.get_context("fork").Process(target=time.sleep, args=(3600,))
+        process.start()
+        return process.pid
+
+class Own(managers.BaseManager):
+    pass
+
+Own.register("Forker", Forker)
+
+if __name__ == "__main__":
+    manager = Own(ctx=procession.get_context(sys.argv[1]))
+    manager.start()
+    pid = manager.Forker().fork()
+    print(manager._process.pid, pid, flush=True)
+    sys.stdin.readline()
+    os.kill(pid, 0)  # main still runs: it is not its business
+    print("main ends", flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "fork"])
+def test_a_fork_child_of_a_killed_server_goes_with_the_program(method: str, tmp_path: Path) -> None:
+    with running(write(tmp_path, FORKS), method, stdin=-1) as program:
+        server, child = map(psutil.Process, map(int, program.line().split()))
+        server.kill()
+        wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+        assert child.is_running()
+        program.tell("end")
+        assert program.line() == "main ends"
+        assert program.finish().code == 0
+        wait_until(lambda: not child.is_running())
+
+
 ORPHAN = """
 import os, signal, sys, time
 import procession

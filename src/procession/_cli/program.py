@@ -104,13 +104,14 @@ class MainProcess:
             heard = signal.sigwaitinfo(self._signals)
         elif (heard := signal.sigtimedwait(self._signals, seconds)) is None:  # type: ignore[assignment]
             return
-        if heard.si_signo == signal.SIGCHLD or heard.si_code > 0:
-            return  # the kernel's own come from the terminal
+        if heard.si_signo == signal.SIGCHLD:
+            return
         if self._witness is not None and self._witness.saw(heard.si_signo):
-            # two in quick succession are one to the witness, and may be two here
+            # two in quick succession are one to the witness, and may be two here; or they are two
+            # to it as well: it is asked until both are at the same point
             while signal.sigtimedwait([heard.si_signo], 0) is not None:
-                pass
-        else:
+                self._witness.saw(heard.si_signo)
+        elif heard.si_code <= 0:  # the kernel's own come from the terminal, to all
             try:
                 signal.pidfd_send_signal(self._pidfd, heard.si_signo)
             except ProcessLookupError:

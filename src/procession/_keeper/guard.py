@@ -351,8 +351,9 @@ class Guard:
             channel.send(zygote, (messages.OWNER, owner), [link.fileno()])
 
     def _register(self, index: int, generation: int, pidfd: int, answer: int) -> None:
-        pid = self._table.read(index)[2]
-        self._forked[pidfd] = (pid, index, generation)
+        row = self._table.read(index)
+        self._forked[pidfd] = (row[2], index, generation)
+        self._ledger.owner_ids.add(row[4])  # one that only forks says no hello
         self._watch(pidfd, lambda: self._forked_child_ended(pidfd))
         self._forked_children.add(index, generation)
         self._have_second()

@@ -133,9 +133,16 @@ class Ledger:
         for index, pid, state in self._table.pids():
             if state in (_native.ASKED, _native.RUNNING) and index > messages.GUARD_SLOT:
                 owner: int = self._table.read(index)[4]
-                if owner in self._killed_owners:
+                if owner in self._killed_owners or self._was_killed(owner):
                     pids.append(pid)
         return pids
+
+    def _was_killed(self, owner: int) -> bool:
+        """Whether the table says so of one of whose end nobody has told us yet."""
+        index, generation = owner & 0xFFFFFFFF, owner >> 32
+        row = self._table.read(index)
+        ended = self._table.state(index, generation) == _native.ENDED
+        return ended and row[1] == generation and row[7] == _native.HOW_NONE
 
     # --- outcomes --------------------------------------------------------------------------
 
