@@ -243,13 +243,17 @@ class Crew:
             self._let_go(call)  # its outcome comes by the dispatcher, if at all
             raise
         if hand is not None:
+            parts: list[Done] = []
             with self._lock:
-                parts = hand.ended(done[0][1], done[0][2], done[1]) if done else []
+                if done is not None:
+                    (_, first, outcomes, _), mapping = done
+                    parts = hand.ended(first, outcomes, mapping)
                 self._give_back(hand)
                 if self._jobs:
                     self._assign()
             self._deliver(parts)
-        self._tell()
+        if self._after:
+            self._tell()
         return True
 
     def cancel(self, call: Call) -> bool:
@@ -360,11 +364,13 @@ class Crew:
 
     def encode(self, call: Call) -> bool:
         """Pickle a call in its caller's thread; a failure ends the call, and is false."""
+        packer = self._packers.pop() if self._packers else Packer()
         try:
-            with self.packer() as packer:
-                function = _portable(call.function)
-                call.entry = pack(packer, (function, call.args, call.kwargs))
+            function = _portable(call.function)
+            call.entry = pack(packer, (function, call.args, call.kwargs))
+            if packer.buffers:
                 call.buffers = packer.take_buffers()
+            self._packers.append(packer)  # after a failure it goes: who knows what is in it
         except KeyboardInterrupt:
             raise
         except SystemExit as error:
@@ -388,6 +394,7 @@ class Crew:
             self._give(hand, batch)
 
     def _give(self, hand: Hand, batch: Batch) -> None:
+        self._watch(hand)
         try:
             hand.give(batch)
         except OSError:
@@ -451,15 +458,28 @@ class Crew:
         if hand is None or not hand.is_idle():
             return None
         hand.borrowed = call
-        self._epoll.modify(hand.channel.fileno(), 0)
+        if hand.is_watched:
+            hand.is_watched = False
+            self._ask_for(hand, 0)
         return hand
 
     def _give_back(self, hand: Hand) -> None:
+        """Nobody waits for it directly any more. Idle it says nothing: it need not be watched."""
         hand.borrowed = None
-        if hand in self.hands:
-            self._epoll.modify(hand.channel.fileno(), select.EPOLLIN)
-            if hand.is_spent() or not all(other.ready for other in self.hands):
-                self.kick()  # to dismiss it, or to give it what waits for one that starts
+        if hand.batches:
+            self._watch(hand)
+        if hand.is_spent() or not all(other.ready for other in self.hands):
+            self.kick()  # to dismiss it, or to give it what waits for one that starts
+
+    def _watch(self, hand: Hand) -> None:
+        """Let the dispatcher hear what it says."""
+        if not hand.is_watched and hand in self.hands:
+            hand.is_watched = True
+            self._ask_for(hand, select.EPOLLIN)
+
+    def _ask_for(self, hand: Hand, events: int) -> None:
+        with contextlib.suppress(FileNotFoundError):  # its end was heard already
+            self._epoll.modify(hand.channel.fileno(), events)
 
     def _let_go(self, call: Call) -> None:
         """Nobody waits for a call directly any more: an interrupt came, wherever it was."""
@@ -467,6 +487,7 @@ class Crew:
             for hand in self.hands:
                 if hand.borrowed is call:
                     self._give_back(hand)
+                    self._watch(hand)
                     if hand.giving:  # whether it was sent nobody knows
                         self._end_for(hand, _nothing)
                     self.kick()

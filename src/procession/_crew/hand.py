@@ -50,6 +50,8 @@ class Hand:
         self.leaving = False
         self.borrowed: Call | None = None
         """What a thread waits for directly, past the dispatcher."""
+        self.is_watched = True
+        """Whether the dispatcher looks for what it says."""
         self.giving = False
         """Whether something is being sent; where an interrupt came in between, it is in doubt."""
         self.heard = time.monotonic()
@@ -80,7 +82,9 @@ class Hand:
 
     def is_idle(self) -> bool:
         """Whether it waits for something to do, as far as is known."""
-        return self.ready and not (self.batches or self.recalled) and self.is_available()
+        if self.batches or self.recalled or not self.ready:
+            return False
+        return self.is_available()
 
     def could_take_more(self) -> bool:
         """Whether it will soon have done what it has, and should find the next calls there."""
@@ -161,6 +165,13 @@ class Hand:
         self.heard = time.monotonic()
         self.deadline = None
         self.recalled = False
+        if len(self.batches) == 1 and len(outcomes) == 1:
+            batch = self.batches[0]
+            if batch.first == first and len(batch.ids) == 1:  # the most usual case, in short
+                self.batches.clear()
+                batch.done = 1
+                self._done = first
+                return [(batch, 0, outcomes, mapping)]
         found: list[Done] = []
         if first <= self._done:
             outcomes = outcomes[self._done + 1 - first :]
