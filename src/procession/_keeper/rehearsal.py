@@ -38,16 +38,16 @@ def scout() -> bytes:
 
     Empty where the kernel does not tell.
     """
-    with _Stage() as stage:
-        payload = stage.payload()
     reading, writing = os.pipe()
     try:
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _be_scout(payload, writing)
-        finally:
-            os.close(writing)
+        # all is laid out before it is forked: what it writes to is then what a child writes to
+        with _Stage() as stage, stage.frame(stage.payload()) as stream:
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _be_scout(stage, stream, writing)
+            finally:
+                os.close(writing)
         pages = _read_to_the_end(reading, time.monotonic() + SCOUT_LIMIT)
     finally:
         os.close(reading)
@@ -68,11 +68,10 @@ def _read_to_the_end(fd: int, deadline: float) -> bytes | None:
     return None
 
 
-def _be_scout(payload: bytes, answer: int) -> None:
+def _be_scout(stage: _Stage, stream: channel.Socket, answer: int) -> None:
     try:
-        with _Stage() as stage:
-            stage.go(payload)
-            os.write(answer, _native.written_pages())
+        stage.serve(stream)
+        os.write(answer, _native.written_pages())
     finally:
         os._exit(0)
 
@@ -147,7 +146,19 @@ class _Stage:
 
     def go(self, payload: bytes) -> None:
         """From a fork to the last words."""
-        place: Any = bootstrap.Seat(self._table, _NOBODY, self._index, self._generation)
+        after_fork = getattr(threading, "_after_fork", None)
+        if after_fork is not None:
+            after_fork()
+        self._util._exiting = False
+        self._process._parent_process = None
+        with self.frame(payload) as stream:
+            self.serve(stream)
+        parent = self._process._parent_process
+        if parent is not None:
+            os.close(parent._sentinel)
+
+    def frame(self, payload: bytes) -> channel.Socket:
+        """A spare's stream with its start frame in it."""
         header = {
             "exec": None,
             "std": 0b111,
@@ -163,18 +174,15 @@ class _Stage:
             "replaced": False,
             "name": "rehearsal",
         }
-        after_fork = getattr(threading, "_after_fork", None)
-        if after_fork is not None:
-            after_fork()
         starter, stream = channel.stream_pair()
-        self._util._exiting = False
-        self._process._parent_process = None
-        with starter, stream:
+        with starter:
             channel.send_frame(starter, header, payload, [0, 1, 2])
-            bootstrap.serve(place, stream, os.eventfd(0, os.EFD_CLOEXEC))
-        parent = self._process._parent_process
-        if parent is not None:
-            os.close(parent._sentinel)
+        return stream
+
+    def serve(self, stream: channel.Socket) -> None:
+        """From the frame to the last words."""
+        place: Any = bootstrap.Seat(self._table, _NOBODY, self._index, self._generation)
+        bootstrap.serve(place, stream, os.eventfd(0, os.EFD_CLOEXEC))
 
 
 _NOBODY: Any = None  # nothing is said over this door

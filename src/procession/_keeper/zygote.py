@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STOCK = 2  # spares an owner holds when it starts a process now and then
 MOST = 8  # spares it holds while it starts one after the other
+AT_ONCE = 4  # spares forked in a row: they share what the zygote writes to in between
 BURST_NS = 200_000_000  # two starts within this time are one burst
 UNUSED = (_native.CLAIMED, _native.SPARE)
 
@@ -55,7 +56,12 @@ class Owner:
 
     @property
     def lacks(self) -> bool:
-        return self.waiting or len(self.stock) < self.target
+        return self.waiting or len(self.stock) * 2 <= self.target > 0
+
+    @property
+    def wants(self) -> int:
+        """How many spares to fork for it now."""
+        return max(1, min(AT_ONCE, self.target - len(self.stock)))
 
 
 class Zygote:
@@ -198,47 +204,36 @@ class Zygote:
             self._make_spare(owner)
 
     def _make_spare(self, owner: Owner) -> None:
+        reaper = self._reaper
         try:
             if self._refusal:
                 raise OSError(0, self._refusal)
             spares.require_one_thread()
-            pid, index, generation, sock = self._fork_spare()
+            made = _native.fork_spares(
+                self._table,
+                owner.link.fileno(),
+                owner.wants,
+                self._signals,
+                reaper.children,
+                not self._table.recorded(),
+            )
         except OSError as error:
             owner.target = 0
             if owner.waiting:
                 self._say(owner, (messages.FAILED, error.errno, error.strerror or str(error)))
                 owner.waiting = False
             return
-        try:
-            if self._say(owner, (messages.SPARE, pid, index, generation), [sock.fileno()]):
-                owner.stock.add((index, generation))
-                owner.waiting = False
-        finally:
-            sock.close()  # a spare whose stream nobody holds sees its end and goes
-
-    def _fork_spare(self) -> tuple[int, int, int, channel.Socket]:
-        ours, theirs = channel.stream_pair()
-        try:
-            index, generation = self._table.claim()
-            try:
-                pid = os.fork()
-            except OSError:
-                self._give_back(index, generation)
-                raise
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            spares.live(self._table, self._door, theirs, self._bell, index, generation)
-        theirs.close()
-        self._table.set_pid(index, pid)
-        self._reaper.children[pid] = (index, generation)
-        return pid, index, generation, ours
-
-    def _give_back(self, index: int, generation: int) -> None:
-        self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST)
-        self._table.free(index, generation)
+        if isinstance(made[0], int):
+            index, generation, fd = made
+            stream = channel.adopt(fd)
+            spares.live(self._table, self._door, stream, self._bell, index, generation)
+        places, ended, left = made
+        owner.stock.update(places)
+        owner.waiting = False
+        for place in ended:
+            self._ended(*place)
+        if left:
+            reaper.reap()
 
     def _say(self, owner: Owner, message: tuple[object, ...], fds: Sequence[int] = ()) -> bool:
         try:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import _thread
 import collections
 import errno
+import marshal
 import os
 import select
+import struct
 import sys
 import threading
 import time
@@ -46,6 +48,7 @@ _WARM = tuple(
 )
 """What children have ready if their program's main had it when its keeper was started."""
 _ROOM_LIMIT_MS = 1000
+_SPARE = struct.Struct("=III")  # what the zygote says of a spare (module_reap.c)
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 on_start: list[Any] = []
@@ -162,15 +165,16 @@ class Keeper:
     def _receive(self, link: channel.Socket, flags: int = 0) -> bool:
         """One message of the zygote's; false when there is none."""
         try:
-            received = channel.receive(link, flags, messages.LINK_ROOM)
+            received = channel.receive_bytes(link, flags, messages.LINK_ROOM)
         except BlockingIOError:
             return False
         if received is None:
             raise self._lost()
-        (kind, *rest), fds = received
-        if kind == messages.FAILED:
+        data, fds = received
+        if len(data) != _SPARE.size:  # a refusal: its text alone is longer
+            _, *rest = marshal.loads(data)
             raise StartError(*_refusal(*rest))
-        pid, index, generation = rest
+        pid, index, generation = _SPARE.unpack(data)
         self._spares.append(Spare(pid, index, generation, channel.adopt(fds[0])))
         return True
 

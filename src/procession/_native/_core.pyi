@@ -426,6 +426,36 @@ def attend(
         them where there is none.
     """
 
+def fork_spares(
+    table: Table,
+    link: int,
+    count: int,
+    signals: int,
+    children: dict[int, tuple[int, int]],
+    quick: bool,
+    /,
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]], bool] | tuple[int, int, int]:
+    """Fork spares for one owner, each handed over before the next is made.
+
+    Between two of them children that have ended are reaped, as `attend` does it. Fewer are made
+    where there are dead to look into, where the owner is gone, or where the kernel makes no more.
+
+    Args:
+        table: The program's table of processes.
+        link: The owner's link; it is sent three numbers (pid, index, generation) and the stream.
+        count: How many, at most.
+        signals: The signalfd.
+        children: The reaper's; those that are made are put in.
+        quick: Whether to reap here. If not, no more are made once a child has ended.
+
+    Returns:
+        The places of those that were made; as of `attend`, those that were reaped, and whether
+        there are dead left to look into. In a spare: its index, generation and stream.
+
+    Raises:
+        OSError: Not one could be made.
+    """
+
 def mrelease(pidfd: int, /) -> int:
     """Free the memory of a killed process (process_mrelease(2)); 0 or the errno."""
 

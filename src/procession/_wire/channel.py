@@ -94,6 +94,12 @@ def receive(sock: Socket, flags: int = 0, room: int = _MAX_MESSAGE) -> tuple[Any
     Raises:
         TooManyDescriptors: The descriptor table is full; the message's descriptors are lost.
     """
+    received = receive_bytes(sock, flags, room)
+    return None if received is None else (marshal.loads(received[0]), received[1])
+
+
+def receive_bytes(sock: Socket, flags: int, room: int) -> tuple[bytes, list[int]] | None:
+    """The same, as it came: what C has sent is not marshalled."""
     try:
         data, ancillary, got, _ = sock.recvmsg(room, _ROOM, flags | _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
@@ -107,7 +113,7 @@ def receive(sock: Socket, flags: int = 0, room: int = _MAX_MESSAGE) -> tuple[Any
     if not data:
         close_all(fds)
         return None
-    return marshal.loads(data), fds
+    return data, fds
 
 
 # --- the start frame: one message over a spare's byte stream ----------------------------------

@@ -69,7 +69,6 @@ STOPPED = "stopped"
 CONTINUED = "continued"
 
 WAIT = b"w"
-SPARE = "spare"
 FAILED = "failed"
 
 OWNER = "owner"

@@ -326,6 +326,7 @@ static PyMethodDef functions[] = {
     {"credentials", credentials, METH_NOARGS, NULL},
     {"peek_child", peek_child, METH_NOARGS, NULL},
     {"attend", pn_attend, METH_VARARGS, NULL},
+    {"fork_spares", pn_fork_spares, METH_VARARGS, NULL},
     {"pidfd_exit_status", pidfd_exit_status, METH_VARARGS, NULL},
     {"mrelease", mrelease, METH_VARARGS, NULL},
     {"signalfd", open_signalfd, METH_VARARGS, NULL},

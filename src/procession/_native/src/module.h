@@ -18,8 +18,9 @@ struct pn_self;
  * object, and the table stays mapped for good: words of shared memory name who is in it. */
 struct pn_self *pn_self_of(PyObject *table);
 
-/* attend (module_reap.c). */
+/* attend, fork_spares (module_reap.c). */
 PyObject *pn_attend(PyObject *module, PyObject *args);
+PyObject *pn_fork_spares(PyObject *module, PyObject *args);
 
 /* Memory (module_memory.c). */
 extern PyType_Spec pn_memory_spec;
