@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         SharedObjectLost,
         StartError,
         StillRunning,
+        TakersGone,
         WorkerDied,
         WritersGone,
     )
@@ -103,6 +104,7 @@ _FROM_MODULES = {
     "GroupTimeout": "errors",
     "KeeperLost": "errors",
     "ManagerDied": "errors",
+    "TakersGone": "errors",
     "WorkerDied": "errors",
     "WritersGone": "errors",
     "ItemLostWarning": "errors",

@@ -29,6 +29,7 @@ __all__ = [
     "SharedObjectLost",
     "StartError",
     "StillRunning",
+    "TakersGone",
     "WorkerDied",
     "WritersGone",
 ]
@@ -225,11 +226,29 @@ class WritersGone(ProcessionError, EOFError):
         self.endings = endings
 
     def __str__(self) -> str:
-        text = "the queue is empty and nobody is left to put anything into it"
-        if not self.endings:
-            return f"{text}: no other process has it"
-        people = ", ".join(f"process {name!r} (pid {pid}) {end}" for name, pid, end in self.endings)
-        return f"{text}: {people}"
+        return _about("the queue is empty and nobody is left to put anything into it", self.endings)
+
+
+class TakersGone(ProcessionError):
+    """Nobody is left who could report the rest as done, so that `join` would wait for ever (G6).
+
+    Attributes:
+        endings: Name, pid and ending of those who had the queue, as far as they are known.
+    """
+
+    def __init__(self, endings: list[tuple[str, int, Ending]]) -> None:
+        super().__init__(endings)
+        self.endings = endings
+
+    def __str__(self) -> str:
+        return _about("not all items are done and nobody is left to report them", self.endings)
+
+
+def _about(text: str, endings: list[tuple[str, int, Ending]]) -> str:
+    if not endings:
+        return f"{text}: no other process has the queue"
+    people = ", ".join(f"process {name!r} (pid {pid}) {end}" for name, pid, end in endings)
+    return f"{text}: {people}"
 
 
 class ItemLostWarning(RuntimeWarning):

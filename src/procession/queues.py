@@ -26,7 +26,7 @@ from procession._shared.memory import Region, allocate
 from procession._shared.pickling import dumps
 from procession._sync import deaths
 from procession.ending import Ending
-from procession.errors import ItemLostWarning, ProcessionError, WritersGone
+from procession.errors import ItemLostWarning, ProcessionError, TakersGone, WritersGone
 from procession.process import active_children
 
 if TYPE_CHECKING:
@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 else:  # new in 3.13: what handles `queue.ShutDown` there handles ours
     _ShutDownBase = getattr(queue, "ShutDown", Exception)
 
-__all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue", "WritersGone"]
+__all__ = [
+    "Empty",
+    "Full",
+    "JoinableQueue",
+    "Queue",
+    "ShutDown",
+    "SimpleQueue",
+    "TakersGone",
+    "WritersGone",
+]
 
 _MODES = ("proved", "raise", "wait")
 _HOOK = "_on_queue_feeder_error"
@@ -176,7 +185,8 @@ class _Ring(_native.Ring):
             it would wait for ever, since it was given no timeout, all other processes that had
             the queue have ended, it is on its way to nobody, and this process has no other thread
             and no signal handler that might put. ``"raise"``: when no other process has it, nor
-            is to get it, whatever this process has. ``"wait"``: never.
+            is to get it, whatever this process has. ``"wait"``: never. The same for `join`, which
+            raises TakersGone.
     """
 
     _closed_error: type[Exception] = ValueError
@@ -258,15 +268,26 @@ class _Ring(_native.Ring):
 
     def _idle(self, forever: bool) -> None:
         """A get has waited for a while."""
+        if self._has_only_itself(forever, joining=False):
+            raise WritersGone(self._others())
+
+    def _idle_in_join(self, forever: bool) -> None:
+        """And a join."""
+        if self._has_only_itself(forever, joining=True):
+            raise TakersGone(self._others())
+
+    def _has_only_itself(self, forever: bool, joining: bool) -> bool:
         self._report_lost()
         if self._on_writers_gone == "wait" or not (
             self._on_writers_gone == "raise" or (forever and _only_waits())
         ):
-            return
-        if self._is_alone():
-            me = self._shared[0].table.me()
-            others = [self._who(*user) for user in self._users() if user != me]
-            raise WritersGone([other for other in others if other[1]])
+            return False
+        return self._is_alone(joining)
+
+    def _others(self) -> list[tuple[str, int, Ending]]:
+        me = self._shared[0].table.me()
+        others = [self._who(*user) for user in self._users() if user != me]
+        return [other for other in others if other[1]]
 
     def _who(self, index: int, generation: int) -> tuple[str, int, Ending]:
         active_children()  # what was forked from here is reaped by us
@@ -354,7 +375,11 @@ class JoinableQueue(Queue, _standard.JoinableQueue):  # type: ignore[type-arg]
         self._task_done()
 
     def join(self) -> None:
-        """Wait until all that was put is done."""
+        """Wait until all that was put is done.
+
+        Raises:
+            TakersGone: It would wait for ever, as ``on_writers_gone`` of the queue understands it.
+        """
         self._join()
 
 

@@ -14,7 +14,7 @@ from tests.contract.programs import each_method
 PROGRAM = """
     import os, signal, sys, threading, time
     import procession
-    from procession import WritersGone
+    from procession import TakersGone, WritersGone
 
     LONG = 1.2  # seconds; a get looks after 0.05, 0.25 and 1.05
 
@@ -22,6 +22,15 @@ PROGRAM = """
         queue.put("before")
         said.recv()
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def takes_and_dies(queue):
+        queue.get()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def reports_late(queue):
+        queue.get()
+        time.sleep(LONG)
+        queue.task_done()
 
     def returns(queue):
         queue.put("from one that returns")
@@ -62,6 +71,21 @@ PROGRAM = """
             except WritersGone:
                 pass
         print(len(os.listdir("/proc/self/fd")) - kept, "descriptors more", flush=True)
+
+        tasks = ctx.JoinableQueue()
+        tasks.put("taken")
+        tasks.put("left")
+        worker = ctx.Process(target=takes_and_dies, args=(tasks,), name="worker")
+        worker.start()
+        try:
+            tasks.join()
+        except TakersGone as gone:
+            told = {name: str(ending) for name, _, ending in gone.endings}
+            print(told == {"worker": "was killed by SIGKILL"} or gone, flush=True)
+        print(tasks.get(), flush=True)
+        tasks.task_done()
+        tasks.task_done()
+        tasks.join()
 
     def waits(method):
         ctx = procession.get_context(method)
@@ -108,6 +132,14 @@ PROGRAM = """
         print(queue.get(), flush=True)
         os.waitpid(copy, 0)
 
+        tasks = ctx.JoinableQueue()
+        tasks.put("task")
+        process = ctx.Process(target=reports_late, args=(tasks,))
+        process.start()
+        tasks.join()
+        print("reported", flush=True)
+        process.join()
+
     if __name__ == "__main__":
         globals()[sys.argv[1]](sys.argv[2])
 """
@@ -116,7 +148,7 @@ PROGRAM = """
 @each_method
 def test_a_get_with_nobody_left_to_put_says_who_there_was(tmp_path: Path, method: str) -> None:
     done = programs.run_text(tmp_path, PROGRAM, "says", method)
-    assert done.lines == ["True", "still of use", "0 descriptors more"], done.err
+    assert done.lines == ["True", "still of use", "0 descriptors more", "True", "left"], done.err
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
@@ -129,12 +161,13 @@ def test_whoever_may_still_put_is_waited_for(tmp_path: Path, method: str) -> Non
         "by a handler",
         "waited",
         "without any descriptor",
+        "reported",
     ], done.err
 
 
 def test_it_can_be_asked_for_whatever_this_process_has() -> None:
     queue = procession.Queue(on_writers_gone="raise")
-    with pytest.raises(procession.WritersGone, match="no other process has it"):
+    with pytest.raises(procession.WritersGone, match="no other process has the queue"):
         queue.get(timeout=30)
     with pytest.raises(EOFError):  # what a pipe says
         queue.get()
@@ -151,8 +184,8 @@ def test_two_objects_of_one_process_are_one_holder() -> None:
     queue.get()
     carrier.put(queue)
     other = carrier.get()
-    assert not other._is_alone(), "the guard keeps what was sent as long as its sender does"
-    assert not queue._is_alone()
+    assert not other._is_alone(False), "the guard keeps what was sent as long as its sender does"
+    assert not queue._is_alone(False)
 
 
 @pytest.mark.filterwarnings("ignore:fork copies this process")

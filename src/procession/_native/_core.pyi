@@ -580,8 +580,10 @@ class Ring:
         """Let nothing in any more; `immediate`: and drop what is in it."""
     def _arm(self) -> int:
         """The bell's descriptor, which from now on is readable while there are items."""
-    def _is_alone(self) -> bool:
-        """Whether it is empty, and no other process has it or is about to get it; in doubt: no."""
+    def _is_alone(self, joining: bool, /) -> bool:
+        """Whether a get (or else a join) would wait, and no other process has the queue or is about
+        to get it; in doubt: no.
+        """
     def _reap(self) -> tuple[int, int, int] | None:
         """Items that died in somebody's hands, counted now, and whose: slot, generation."""
     def _users(self) -> list[tuple[int, int]]:

@@ -280,15 +280,21 @@ static PyObject *ring_put_nowait(PyObject *object, PyObject *value)
 
 /* --- get --- */
 
+/* Let Python see whether anybody is left who could end the wait: 0 if it raised. */
+static int look_around(Ring *self, const char *method, int64_t deadline)
+{
+    PyObject *done =
+        PyObject_CallMethod((PyObject *)self, method, "(i)", deadline == PN_FOREVER);
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
 /* Nothing comes: so nothing is to be ready for it; and who should put may be gone. */
 static int idle(Ring *self, int64_t deadline, int long_enough)
 {
     if (long_enough && self->ring.holds != NULL)
         pn_extents_trim(&self->ring);
-    PyObject *done =
-        PyObject_CallMethod((PyObject *)self, "_idle", "(i)", deadline == PN_FOREVER);
-    Py_XDECREF(done);
-    return done != NULL;
+    return look_around(self, "_idle", deadline);
 }
 
 static PyObject *get_value(Ring *self, int64_t deadline)
@@ -386,16 +392,21 @@ static PyObject *ring_join(PyObject *object, PyObject *args)
 {
     Ring *self = (Ring *)object;
     PyObject *timeout = NULL;
-    int64_t deadline;
+    int64_t deadline, length = FIRST_SLICE_NS;
     int result, more;
     if (!PyArg_ParseTuple(args, "|O:_join", &timeout) || !is_open(self) ||
         deadline_of(NULL, timeout, &deadline) < 0)
         return NULL;
     do {
-        int64_t slice = slice_of(deadline, SLICE_NS);
+        int64_t slice = slice_of(deadline, length);
+        length = length * 4 < SLICE_NS ? length * 4 : SLICE_NS;
         WITHOUT_GIL(self, result, pn_ring_join(&self->ring, slice));
         more = goes_on(result, deadline);
+        if (more > 0 && result == -ETIMEDOUT && !look_around(self, "_idle_in_join", deadline))
+            more = -1;
     } while (more > 0);
+    if (self->closed)
+        close_unused(self);
     if (more < 0)
         return NULL;
     if (result < 0 && result != -ETIMEDOUT)
@@ -442,14 +453,13 @@ static PyObject *ring_stat(PyObject *object, PyObject *unused)
                          (unsigned long long)pn_ring_lost(&self->ring));
 }
 
-static PyObject *ring_is_alone(PyObject *object, PyObject *unused)
+static PyObject *ring_is_alone(PyObject *object, PyObject *args)
 {
-    (void)unused;
     Ring *self = (Ring *)object;
-    if (!is_open(self))
+    int joining, alone;
+    if (!PyArg_ParseTuple(args, "p:_is_alone", &joining) || !is_open(self))
         return NULL;
-    int alone;
-    WITHOUT_GIL(self, alone, pn_ring_is_alone(&self->ring));
+    WITHOUT_GIL(self, alone, pn_ring_is_alone(&self->ring, joining));
     return PyBool_FromLong(alone);
 }
 
@@ -537,7 +547,7 @@ static PyMethodDef ring_methods[] = {
     {"_shut", ring_shut, METH_VARARGS, NULL},
     {"_arm", ring_arm, METH_NOARGS, NULL},
     {"_stat", ring_stat, METH_NOARGS, NULL},
-    {"_is_alone", ring_is_alone, METH_NOARGS, NULL},
+    {"_is_alone", ring_is_alone, METH_VARARGS, NULL},
     {"_reap", ring_reap, METH_NOARGS, NULL},
     {"_users", ring_users, METH_NOARGS, NULL},
     {"_has_put", ring_has_put, METH_NOARGS, NULL},

@@ -202,13 +202,14 @@ static int look(struct pn_ring *ring, int fresh)
     return alone;
 }
 
-int pn_ring_is_alone(struct pn_ring *ring)
+int pn_ring_is_alone(struct pn_ring *ring, int joining)
 {
     int alone = 0;
     if (pn_ring_lock(ring) != 0)
         return 0;
     const struct pn_ring_state *now = pn_ring_state(ring);
-    if (now->count == 0 && now->flags == 0 && !atomic_load(&ring->head->uncounted) &&
+    int waits = joining ? now->unfinished != 0 : now->count == 0 && now->flags == 0;
+    if (waits && !atomic_load(&ring->head->uncounted) &&
         pn_ring_check_fd(ring) == 0) {
         int fresh = pn_open_again(ring->fd);
         if (fresh >= 0) {

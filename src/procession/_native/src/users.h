@@ -49,8 +49,9 @@ void pn_users_repair(struct pn_ring *ring);
 /* Count what somebody dead had in its hands, once: how much, and who it was; 0: nothing, nobody. */
 uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner);
 
-/* Whether no other process has the ring or is about to get it, and it is empty: 1. In doubt: 0. */
-int pn_ring_is_alone(struct pn_ring *ring);
+/* Whether no other process has the ring or is about to get it, and a get would wait; or, `joining`,
+ * a join: 1. In doubt: 0. */
+int pn_ring_is_alone(struct pn_ring *ring, int joining);
 
 /* Mark the description of a new ring's data. 0 or -errno: whether anybody has it is in doubt. */
 int pn_users_mark(int fd);
