@@ -181,3 +181,43 @@ def test_a_class_of_ours_is_one_of_the_standards() -> None:
     with pool.ThreadPool(1) as threads:
         assert isinstance(threads, multiprocessing.pool.ThreadPool)
         assert threads.apply(abs, (-2,)) == 2
+
+
+def test_a_debugger_that_follows_children_comes_into_ours(tmp_path: Path) -> None:
+    text = """
+        import sys, types
+        import procession
+
+
+        def child():
+            print(getattr(sys, "debugger", None), flush=True)
+
+
+        def start(method):
+            process = procession.get_context(method).Process(target=child)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+
+
+        if __name__ == "__main__":
+            words, told = ["import sys; sys.debugger = 'here'; "], []
+            monkey = types.SimpleNamespace(
+                patch_args=lambda args: [*args[:2], words[0] + args[2]],
+                send_process_created_message=lambda: told.append("one more"),
+            )
+            setup = {"multiprocess": True}
+            holder = types.SimpleNamespace(setup=setup)
+            sys.modules["pydevd"] = types.SimpleNamespace(SetupHolder=holder)
+            sys.modules["_pydev_bundle.pydev_monkey"] = monkey
+            start("spawn")
+            start("forkserver")
+            words[0] = "import no_such_debugger; "
+            start("forkserver")
+            setup["multiprocess"] = False
+            start("forkserver")
+            print(len(told))
+    """
+    done = run_text(tmp_path, text)
+    assert done.lines == ["here", "here", "None", "None", "3"], done.err
+    assert done.err.count("No module named 'no_such_debugger'") == 1

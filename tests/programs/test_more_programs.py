@@ -78,12 +78,12 @@ def test_logging_by_queues() -> None:
     assert done.lines == ["63 3"] * 6, done.err
 
 
-def test_children_under_debugpy() -> None:
+def test_debugpy_follows_into_children() -> None:
     needs("debugpy")
     command = ["-X", "frozen_modules=off", "-m", "procession", "run", "-m", "debugpy"]
     command += ["--listen", "127.0.0.1:0", "debugged.py"]
     done = run_command([sys.executable, *command], cwd=HERE, limit=LIMIT)
-    assert done.lines == ["3 [1, 2]"] * 3, done.err
+    assert done.lines == ["True", "3 [1, 2]"] * 3, done.err
 
 
 def test_dask_with_processes(tmp_path: Path) -> None:

@@ -190,7 +190,9 @@ def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
     from procession import _current
     from procession._child import main_module
 
-    if header["replaced"]:  # by name: the rooms above this one are only loaded from here
+    if header["debugger"]:  # by name: the rooms above this one are only loaded from here
+        importlib.import_module("procession._launch.debugger").accept(header["debugger"])
+    if header["replaced"]:
         importlib.import_module("procession._launch.replacement").install()
     _take_warning_filters(header["warnings"])
     _reseed()

@@ -11,7 +11,7 @@ from multiprocessing import context, spawn
 
 from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
-from procession._launch import exit_hooks, keeper_client, replacement
+from procession._launch import debugger, exit_hooks, keeper_client, replacement
 from procession._launch.handle import Handle
 from procession._wire import channel, main_module, messages, pickling
 from procession.errors import StartError
@@ -124,6 +124,7 @@ class KeptHandle(Handle):
             "comm": _comm(),
             "replaced": replacement.installed,
             "name": self.name,
+            "debugger": debugger.invitation(),
         }
         return header, fds
 

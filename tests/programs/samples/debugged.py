@@ -3,6 +3,8 @@ import sys
 
 
 def child():
+    print("pydevd" in sys.modules and sys.modules["pydevd"].get_global_debugger() is not None)
+    sys.stdout.flush()
     sys.exit(3)
 
 
