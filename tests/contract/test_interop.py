@@ -218,6 +218,6 @@ def test_a_debugger_that_follows_children_comes_into_ours(tmp_path: Path) -> Non
             start("forkserver")
             print(len(told))
     """
-    done = run_text(tmp_path, text)
+    done = run_text(tmp_path, text, limit=90)
     assert done.lines == ["here", "here", "None", "None", "3"], done.err
     assert done.err.count("No module named 'no_such_debugger'") == 1
