@@ -15,9 +15,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from procession import _current, errors
-from procession._crew.dispatch import Crew, Words, exit_code
+from procession._crew.dispatch import Crew
 from procession._crew.jobs import ITEM, STAR, Call, MapJob
 from procession._crew.results import IMapIterator, IMapUnorderedIterator
+from procession._crew.words import Words, exit_code
 from procession._kernel import cpus
 from procession._launch import exit_hooks, replacement, stopping
 from procession._wire import pickling

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from procession import _current
-from procession._crew.dispatch import Crew, Words
+from procession._crew.dispatch import Crew
 from procession._crew.jobs import ITEM, STAR, Call, MapJob
 from procession._crew.results import (
     AsyncResult,
@@ -20,6 +20,7 @@ from procession._crew.results import (
     MapResult,
 )
 from procession._crew.threads import ThreadCrew
+from procession._crew.words import Words
 from procession._kernel import cpus
 from procession._launch import exit_hooks, stopping
 from procession._wire import pickling

@@ -20,80 +20,28 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from procession._crew import encoding, worker
-from procession._crew.encoding import Channel, Mapping, Packer, Unsent
+from procession._crew import encoding
+from procession._crew.delivery import Delivery
+from procession._crew.encoding import Mapping, Packer, Unsent
 from procession._crew.hand import Done, Hand, end
 from procession._crew.jobs import Batch, Call, Calls, Job, MapJob, describe, pack
-from procession._crew.slate import Slate
-from procession._kernel import memory
+from procession._crew.portable import portable
+from procession._crew.staff import Staff, lines
+from procession._crew.words import Words
 from procession._launch import stopping
 from procession._launch.own_thread import OwnThread
 from procession._wire import channel as wire
-from procession._wire import pickling
 from procession._wire.outcome import dump_outcome, load_outcome, remote_text
-from procession.errors import CallExited, CallTimeout, ResultNotPicklable, WorkerDied
+from procession.errors import CallTimeout
 
 if TYPE_CHECKING:
     from procession.ending import Ending
 
-IDLE = 1.0  # seconds without use, after which memory that might be used again is given back
-LONG_IDLE = 60.0  # and so many between two looks at what somebody goes on using
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
 BAD_LUCK = 100  # and so many that were killed before they came to their initializer
-RECEIVE_LIMIT = 1  # seconds in which who waits for a worker directly looks whether it lives
-HIRE_PAUSE = 0.05  # seconds until a start that failed is tried again; twice as long each time
-LONGEST_PAUSE = 5.0
 START_ATTEMPTS = 3  # workers in a row that may end in their initializer; that is no accident
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
-_lines: weakref.WeakSet[Channel] = weakref.WeakSet()  # our ends, that of one being hired as well
-
-
-class Words:
-    """The exceptions in which a crew tells of failures; a pool and an executor have their own."""
-
-    def died(self, hand: Hand, ending: Ending, call: str, stack: str) -> BaseException:
-        """A worker died with a call in hand."""
-        return WorkerDied(hand.process.name, hand.pid, ending, call, stack)
-
-    def exited(self, call: str, error: BaseException) -> BaseException:
-        """A call called ``sys.exit``."""
-        exited = CallExited(call, exit_code(error))
-        exited.__cause__ = error
-        return exited
-
-    def unsendable(self, call: str, text: str, error: BaseException) -> BaseException:
-        """A call returned what cannot be pickled."""
-        refused = ResultNotPicklable(
-            f"{call} returned {text}, which cannot be pickled: {type(error).__name__}: {error}"
-        )
-        refused.__cause__ = error
-        return refused
-
-    def unloadable(self, call: str, error: BaseException) -> BaseException:
-        """What a call returned cannot be unpickled here."""
-        refused = ResultNotPicklable(
-            f"what {call} returned cannot be unpickled here: {type(error).__name__}: {error}"
-        )
-        refused.__cause__ = error
-        return refused
-
-    def raised(self, error: BaseException, text: str) -> BaseException:
-        """A call raised; with its traceback in words."""
-        return error
-
-    def closed(self) -> BaseException:
-        """The call came when no more were taken."""
-        return ValueError("Pool not running")
-
-    def no_start(self, error: BaseException) -> BaseException:
-        """The initializer failed, or no worker can be started: what every call ends with."""
-        return error
-
-
-def exit_code(error: BaseException) -> object:
-    """What was passed to ``sys.exit``; the attribute itself does not survive pickling."""
-    return error.args[0] if len(error.args) == 1 else error.args or None
 
 
 class Crew:
@@ -121,16 +69,12 @@ class Crew:
         on_demand: bool = False,
     ) -> None:
         self.size = size
-        self.hands: list[Hand] = []
         self.broken: BaseException | None = None
-        self._start_process = start
-        self._initializer = initializer
-        self._initargs = initargs
         self._tasks = tasks
         self._words = words or Words()
+        self._delivery = Delivery(self._words)
         self._on_demand = on_demand
         self._lock = threading.RLock()
-        self._owner = os.getpid()
         self._calls = Calls()
         self._jobs: collections.deque[Job] = collections.deque()
         self._after: list[Callable[[], None]] = []
@@ -140,23 +84,27 @@ class Crew:
         self._bad_starts = 0
         self._kicked = False
         self._wakes_at = 0.0
-        self._hires_at = math.inf
-        self._failed_hires = 0
-        self._trims_at = math.inf
-        self._trim_pause = IDLE
-        self._by_fd: dict[int, Hand] = {}
-        self._epoll = select.epoll()
+        self._staff = Staff(size, start, initializer, initargs, tasks)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._staff.epoll.register(self._wake, select.EPOLLIN)
         self._thread: OwnThread | None = None
         self._ended = threading.Event()
         _crews.add(self)
         if not on_demand:
-            self._hire_all()
+            try:
+                self._staff.fill()
+            except BaseException:
+                self._close()
+                raise
         self._thread = OwnThread("procession-dispatcher", _Dispatcher(self).run)
         self._thread.start()
 
     # --- what is asked of it ----------------------------------------------------------------
+
+    @property
+    def hands(self) -> list[Hand]:
+        """The workers, as they are seen from here."""
+        return self._staff.hands
 
     @property
     def workers(self) -> list[Any]:
@@ -166,7 +114,7 @@ class Crew:
 
     def is_owner(self) -> bool:
         """Whether this process made the crew, and is no forked copy."""
-        return self._owner == os.getpid()
+        return self._staff.owner == os.getpid()
 
     def submit(self, call: Call) -> None:
         """Take over a call; whatever becomes of it is told to its ``finish``."""
@@ -251,7 +199,7 @@ class Crew:
                 self._give_back(hand)
                 if self._jobs:
                     self._assign()
-            self._deliver(parts)
+            self._delivery.deliver(parts)
         if self._after:
             self._tell()
         return True
@@ -366,7 +314,7 @@ class Crew:
         """Pickle a call in its caller's thread; a failure ends the call, and is false."""
         packer = self._packers.pop() if self._packers else Packer()
         try:
-            function = _portable(call.function)
+            function = portable(call.function)
             call.entry = pack(packer, (function, call.args, call.kwargs))
             if packer.buffers:
                 call.buffers = packer.take_buffers()
@@ -394,7 +342,7 @@ class Crew:
             self._give(hand, batch)
 
     def _give(self, hand: Hand, batch: Batch) -> None:
-        self._watch(hand)
+        self._staff.watch(hand)
         try:
             hand.give(batch)
         except OSError:
@@ -405,7 +353,7 @@ class Crew:
                 self._give(hand, batch.head(1))
                 return
             text = batch.job.text(batch.items[0])
-            self.later(functools.partial(self._fail, batch, 0, error.told(text)))
+            self.later(functools.partial(self._delivery.fail, batch, 0, error.told(text)))
         else:
             self._note_memory(hand)
         due = self._due(hand)
@@ -444,7 +392,7 @@ class Crew:
         if starting is not None:
             return starting
         if self._on_demand and len(self.hands) < self.size and not self._terminated:
-            hired = self._try_to_hire()
+            hired = self._hire()
             if hired is not None:
                 return hired
         return quick or silent
@@ -458,28 +406,16 @@ class Crew:
         if hand is None or not hand.is_idle():
             return None
         hand.borrowed = call
-        if hand.is_watched:
-            hand.is_watched = False
-            self._ask_for(hand, 0)
+        self._staff.look_away(hand)
         return hand
 
     def _give_back(self, hand: Hand) -> None:
         """Nobody waits for it directly any more. Idle it says nothing: it need not be watched."""
         hand.borrowed = None
         if hand.batches:
-            self._watch(hand)
+            self._staff.watch(hand)
         if hand.is_spent() or not all(other.ready for other in self.hands):
             self.kick()  # to dismiss it, or to give it what waits for one that starts
-
-    def _watch(self, hand: Hand) -> None:
-        """Let the dispatcher hear what it says."""
-        if not hand.is_watched and hand in self.hands:
-            hand.is_watched = True
-            self._ask_for(hand, select.EPOLLIN)
-
-    def _ask_for(self, hand: Hand, events: int) -> None:
-        with contextlib.suppress(FileNotFoundError):  # its end was heard already
-            self._epoll.modify(hand.channel.fileno(), events)
 
     def _let_go(self, call: Call) -> None:
         """Nobody waits for a call directly any more: an interrupt came, wherever it was."""
@@ -487,7 +423,7 @@ class Crew:
             for hand in self.hands:
                 if hand.borrowed is call:
                     self._give_back(hand)
-                    self._watch(hand)
+                    self._staff.watch(hand)
                     if hand.giving:  # whether it was sent nobody knows
                         self._end_for(hand, _nothing)
                     self.kick()
@@ -516,70 +452,15 @@ class Crew:
 
     # --- workers ---------------------------------------------------------------------------
 
-    def _hire_all(self) -> None:
-        started: list[tuple[Any, Channel, Slate]] = []
-        try:
-            for _ in range(self.size):
-                started.append(self._start())
-        except BaseException:
-            for process, line, notes in started:
-                process.terminate()
-                process.join()
-                line.close()
-                notes.close()
-            self._close()
-            raise
-        for one in started:
-            self._seat(*one)
-
-    def _hire(self) -> Hand:
-        return self._seat(*self._start())
-
-    def _start(self) -> tuple[Any, Channel, Slate]:
-        ours, theirs = encoding.pair()
-        theirs_fd = theirs.detach()  # in a forked worker no object of ours may close it
-        notes = Slate(room=memory.limit() // 4 // (2 * self.size))
-        line = Channel(ours, *notes.ends(owner=True), patience=RECEIVE_LIMIT)
-        _lines.add(line)
-        passed = worker.Passed(theirs_fd), worker.Passed(notes.fd)
-        try:
-            process = self._start_process(worker.work, (*passed, self._initializer, self._initargs))
-        except BaseException:
-            line.close()
-            notes.close()
-            raise
-        finally:
-            if self.is_owner():
-                os.close(theirs_fd)
-        return process, line, notes
-
-    def _seat(self, process: Any, line: Channel, notes: Slate) -> Hand:
-        hand = Hand(process, line, notes, self._tasks)
-        self.hands.append(hand)
-        self._by_fd[line.fileno()] = self._by_fd[hand.sentinel] = hand
-        self._epoll.register(line.fileno(), select.EPOLLIN)
-        self._epoll.register(hand.sentinel, select.EPOLLIN)
-        return hand
-
-    def _try_to_hire(self) -> Hand | None:
+    def _hire(self) -> Hand | None:
         """A new worker; where none can be started it is tried again later, by the dispatcher."""
-        if time.monotonic() < self._hires_at < math.inf:
-            return None
         try:
-            hand = self._hire()
+            hand = self._staff.hire()
         except Exception as error:
-            self._failed_hires += 1
-            self._hires_at = math.inf
-            if not self.hands and self._failed_hires >= START_ATTEMPTS:
-                self._break(error)  # nobody is left to do anything
-                return None
-            pause = min(HIRE_PAUSE * 2.0**self._failed_hires, LONGEST_PAUSE)
-            self._hires_at = time.monotonic() + pause
-            if self._hires_at < self._wakes_at:
-                self.kick()
+            self._break(error)
             return None
-        self._failed_hires = 0
-        self._hires_at = math.inf
+        if self._staff.hires_at < self._wakes_at:
+            self.kick()
         return hand
 
     def _replenish(self) -> None:
@@ -590,7 +471,7 @@ class Crew:
             self._assign()
             return
         while len(self.hands) < self.size and not (self._closing and not self._has_work()):
-            if self._try_to_hire() is None:
+            if self._hire() is None:
                 return
 
     def _has_work(self) -> bool:
@@ -617,7 +498,7 @@ class Crew:
                 pass
             parts = hand.salvage()
             back = hand.not_begun()
-        self.later(lambda: self._deliver(parts))
+        self.later(lambda: self._delivery.deliver(parts))
         self._put_back(back)
         return True
 
@@ -671,11 +552,7 @@ class Crew:
         return jobs, calls
 
     def _close(self) -> None:
-        for hand in self.hands:
-            hand.close()
-        self.hands.clear()
-        self._by_fd.clear()
-        self._epoll.close()
+        self._staff.close()
         os.close(self._wake)
         self._wake = -1
 
@@ -692,66 +569,12 @@ class Crew:
                 except Exception:
                     sys.excepthook(*sys.exc_info())
 
-    def _deliver(self, parts: list[Done]) -> None:
-        """Hand outcomes over. Without the lock: unpickling runs the users' code."""
-        for batch, start, outcomes, mapping in parts:
-            job = batch.job
-            if isinstance(job, MapJob):
-                self._deliver_to_map(job, batch, start, outcomes, mapping)
-                continue
-            for at, outcome in enumerate(outcomes, start):
-                call: Call = batch.ids[at]
-                call.finish(*self._decode(job, batch.items[at], outcome, mapping))
-
-    def _deliver_to_map(
-        self, job: MapJob, batch: Batch, start: int, outcomes: list[Any], mapping: Mapping
-    ) -> None:
-        ids = batch.ids[start : start + len(outcomes)]
-        if encoding.PLAIN.issuperset(map(type, outcomes)):
-            job.sink.values(ids, outcomes)
-            return
-        values: list[Any] = []
-        good: list[int] = []
-        for at, outcome in enumerate(outcomes):
-            ok, value = self._decode(job, batch.items[start + at], outcome, mapping)
-            if ok:
-                good.append(ids[at])
-                values.append(value)
-            else:
-                job.sink.failed(ids[at], value)
-        if good:
-            job.sink.values(ids if len(good) == len(ids) else good, values)
-
-    def _decode(self, job: Job, item: Any, outcome: Any, mapping: Mapping) -> tuple[bool, Any]:
-        if encoding.is_value(outcome):
-            try:
-                return True, encoding.unpack(outcome, mapping)
-            except BaseException as error:
-                return False, self._words.unloadable(job.text(item), error)
-        kind, *rest = outcome
-        blob = rest[-1]
-        cause = load_outcome(blob).error
-        assert cause is not None
-        if kind == encoding.EXITED:
-            return False, self._words.exited(job.text(item), cause)
-        if kind == encoding.UNSENDABLE:
-            return False, self._words.unsendable(job.text(item), rest[0], cause)
-        return False, self._words.raised(cause, remote_text(blob))
-
-    def _fail(self, batch: Batch, at: int, error: BaseException) -> None:
-        job = batch.job
-        if isinstance(job, MapJob):
-            job.sink.failed(batch.ids[at], error)
-        else:
-            call: Call = batch.ids[at]
-            call.finish(False, error)
-
     # --- the dispatcher's side --------------------------------------------------------------
 
     def _patience(self) -> float | None:
         """Seconds until a worker may have to be looked at."""
         due = [due for hand in self.hands if (due := self._due(hand)) is not None]
-        due += [at for at in (self._trims_at, self._hires_at) if at < math.inf]
+        due += [at for at in (self._staff.trims_at, self._staff.hires_at) if at < math.inf]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _due(self, hand: Hand) -> float | None:
@@ -768,27 +591,16 @@ class Crew:
         return None
 
     def _note_memory(self, hand: Hand) -> None:
-        """It was given something; memory for that is to be given back some time."""
-        if not hand.channel.room.is_empty():
-            self._trim_pause = IDLE
-            self._trims_at = time.monotonic() + IDLE
-            if self._trims_at < self._wakes_at:
-                self.kick()
-
-    def _trim(self) -> None:
-        in_use = [hand.channel.room.trim() for hand in self.hands]
-        if any(in_use):
-            self._trims_at = time.monotonic() + self._trim_pause
-            self._trim_pause = min(2 * self._trim_pause, LONG_IDLE)
-        else:
-            self._trims_at = math.inf
+        self._staff.note_memory(hand)
+        if self._staff.trims_at < self._wakes_at:
+            self.kick()
 
     def _look_at_the_time(self) -> None:
         now = time.monotonic()
-        if now >= self._trims_at:
-            self._trim()
-        if now >= self._hires_at:
-            self._hires_at = math.inf
+        if now >= self._staff.trims_at:
+            self._staff.trim()
+        if now >= self._staff.hires_at:
+            self._staff.hires_at = math.inf
             self._replenish()
         for hand in list(self.hands):
             due = self._due(hand)
@@ -806,8 +618,7 @@ class Crew:
         except BlockingIOError:
             return False
         if received is None:
-            self._unregister(hand.channel.fileno())
-            self._by_fd.pop(hand.channel.fileno(), None)
+            self._staff.heard_all(hand)
             return False
         (kind, *rest), mapping = received
         if kind == encoding.READY:
@@ -827,21 +638,14 @@ class Crew:
             if hand.batches and outcomes:
                 hand.batches[0].job.measured(used_ns, len(outcomes))
             parts = hand.ended(first, outcomes, mapping)
-            self.later(lambda: self._deliver(parts))
+            self.later(lambda: self._delivery.deliver(parts))
         return True
-
-    def _unregister(self, fd: int) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._epoll.unregister(fd)
 
     def _bury(self, hand: Hand) -> None:
         """A worker has ended: what it had in hand ends, too, or goes to others."""
         while self._hear(hand):
             pass
-        for fd in (hand.channel.fileno(), hand.sentinel):
-            self._unregister(fd)
-            self._by_fd.pop(fd, None)
-        self.hands.remove(hand)
+        self._staff.dismissed(hand)
         ending = hand.ending()
         parts = hand.salvage()
         back = hand.not_begun()
@@ -849,7 +653,7 @@ class Crew:
         stack = hand.stack()
         initializing = hand.was_initializing()
         hand.close()
-        self.later(lambda: self._deliver(parts))
+        self.later(lambda: self._delivery.deliver(parts))
         self._put_back(back)
         for batch, at in lost:
             if hand.verdict is not None:
@@ -857,7 +661,7 @@ class Crew:
             else:
                 error = self._words.died(hand, ending, batch.job.text(batch.items[at]), stack)
             if error is not None:
-                self.later(functools.partial(self._fail, batch, at, error))
+                self.later(functools.partial(self._delivery.fail, batch, at, error))
         by_us = hand.verdict is not None or self._terminated
         if not hand.ready and not by_us and self.broken is None:
             self._judge_start(hand, ending, stack, initializing=initializing)
@@ -917,12 +721,12 @@ class _Dispatcher:
         with crew._lock:
             patience = crew._patience()
             crew._wakes_at = math.inf if patience is None else time.monotonic() + patience
-        events = crew._epoll.poll(patience)
+        events = crew._staff.epoll.poll(patience)
         with crew._lock:
             crew._wakes_at = 0.0
             dead: list[Hand] = []
             for fd, _ in events:
-                hand = crew._by_fd.get(fd)
+                hand = crew._staff.find(fd)
                 if hand is None:
                     if fd == crew._wake:
                         with contextlib.suppress(BlockingIOError):
@@ -958,49 +762,9 @@ def _too_late(batch: Batch, at: int) -> BaseException | None:
     return CallTimeout(job.text(batch.items[at]), timeout or 0.0)
 
 
-_portables: collections.OrderedDict[tuple[int, Any], Any] = collections.OrderedDict()
-_loaded: dict[bytes, Any] = {}
-
-
-def _portable(function: Callable[..., Any]) -> Any:
-    """The function, or what stands for it where a worker cannot have it by name."""
-    if not pickling.goes_by_value(function):
-        return function
-    key = (id(function), getattr(function, "__code__", None))
-    known = _portables.get(key)
-    if known is None or known.function is not function:
-        known = _Portable(function, pickling.dump_function(function))
-        _portables[key] = known
-        while len(_portables) > worker.KNOWN_FUNCTIONS:
-            _portables.popitem(last=False)
-    return known
-
-
-class _Portable:
-    """A function of a by-value main, pickled once for many calls."""
-
-    def __init__(self, function: Any, blob: bytes) -> None:
-        self.function = function
-        self.blob = blob
-
-    def __reduce__(self) -> Any:
-        return load_portable, (self.blob,)
-
-
-def load_portable(blob: bytes) -> Any:
-    """The function, unpickled once in each worker."""
-    import pickle
-
-    if blob not in _loaded:
-        if len(_loaded) >= worker.KNOWN_FUNCTIONS:
-            _loaded.pop(next(iter(_loaded)))
-        _loaded[blob] = pickle.loads(blob)
-    return _loaded[blob]
-
-
 def _after_fork_in_child() -> None:
     """A forked copy lets go of its starter's workers: also one that is to be a worker itself."""
-    for line in list(_lines):
+    for line in list(lines):
         with contextlib.suppress(OSError):
             line.close()
     for crew in list(_crews):
@@ -1016,4 +780,4 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
-__all__ = ["Crew", "Words"]
+__all__ = ["Crew"]

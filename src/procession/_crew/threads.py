@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from procession._crew.dispatch import Words
 from procession._crew.encoding import Packer
 from procession._crew.jobs import Batch, Call, Calls, Job, MapJob
+from procession._crew.words import Words
 from procession._crew.worker import ITEM, STAR
 from procession._launch.own_thread import OwnThread
 
