@@ -32,11 +32,14 @@ def no_strays() -> Iterator[None]:
     """Fail a test that leaves processes, threads, descriptors or shared memory behind."""
     from procession import testing
 
+    picture = ""
     try:
         with testing.no_strays():
             yield
     except testing.StraysLeft as left:
-        pytest.fail(str(left), pytrace=False)
+        picture = str(left)
+    if picture:  # not in the handler: the report would have it twice
+        pytest.fail(picture, pytrace=False)
 
 
 @pytest.fixture

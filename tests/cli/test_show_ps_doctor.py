@@ -98,6 +98,54 @@ def test_ps_says_that_one_is_stopped(hanging: subprocess.Popen[str]) -> None:
         os.kill(int(found[1]), signal.SIGCONT)
 
 
+COPY = """
+import os, sys, time
+import procession
+
+if __name__ == "__main__":
+    lock = procession.Lock()
+    process = procession.Process(target=time.sleep, args=(600,))
+    process.start()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with lock:
+            os.write(writing, b"x")
+            time.sleep(600)
+    os.read(reading, 1)
+    print(pid, flush=True)
+    sys.stdin.readline()
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    print("reaped", flush=True)
+    sys.stdin.readline()
+    process.kill()
+"""
+
+
+def test_ps_shows_a_copy_that_nobody_asked_for_while_it_lives(tmp_path: Path) -> None:
+    (tmp_path / "copied.py").write_text(COPY)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "copied.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pid = process.stdout.readline().strip()
+        row = re.search(rf"[├└] (\w+) +{pid} +\S+ m?s ", run("ps").stdout)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        later = run("ps").stdout
+        process.communicate("\n")
+    assert row is not None
+    assert row[1].startswith("python")  # the name in /proc: it has no other
+    assert "copied.py" in later
+    assert not re.search(rf" {pid} ", later)
+
+
 def test_ps_without_programs_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from procession._cli import ps
     from procession._kernel import programs

@@ -182,6 +182,7 @@ def test_the_plugin_fails_the_test_that_leaves_something(pytester: pytest.Pytest
     result.assert_outcomes(passed=3, errors=1)
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_bad*", "left behind:"])
     result.stdout.fnmatch_lines(["process     * sleep (alive) sleep 3601"])
+    assert "During handling" not in result.stdout.str()
 
 
 def test_the_plugin_looks_after_every_test_where_the_ini_says_so(

@@ -77,15 +77,15 @@ def living(table: _native.Table) -> list[Being]:
     names = {row[1] << 32 | index: (_label(row), row[2]) for index, row in rows.items()}
     beings = []
     for index, row in rows.items():
-        pid, start_time, owner = row[2], row[3], row[4]
-        if start_time and not _is(pid, start_time):
-            continue
+        pid, start_time, owner, asked_ns = row[2], row[3], row[4], row[10]
+        if not (_is(pid, start_time) if start_time else pid == 0 or procfs.stat(pid)):
+            continue  # it has gone, and whoever saw its end will say so in the table
         is_main = index == messages.MAIN_SLOT
         beings.append(
             Being(
                 pid=pid,
                 name=_label(row),
-                age=_age(pid) if is_main else (now_ns - row[10]) / 1e9,
+                age=(now_ns - asked_ns) / 1e9 if asked_ns and not is_main else _age(pid),
                 doing=_doing(table, index, row, names, now_ns),
                 parent=0 if is_main else names.get(owner, ("", main[2]))[1],
             )
@@ -97,9 +97,13 @@ def _label(row: tuple[object, ...]) -> str:
     from procession.lifeline import Lifespan
 
     name, target = (bytes(text).decode("utf-8", "replace") for text in row[18:20])  # type: ignore[call-overload]
-    return Lifespan(
+    label = Lifespan(
         id=0, parent=0, pid=0, name=name, target=target, asked=0.0, started=None, ended=None
     ).label
+    if not label:  # a copy by os.fork() that has used a lock, or the like: nobody gave it a name
+        status = procfs.stat(int(str(row[2])))
+        label = status.comm if status is not None else ""
+    return label
 
 
 def _doing(
