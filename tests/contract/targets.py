@@ -381,6 +381,22 @@ def raise_and_interrupt_last_words() -> None:
     raise ValueError("as told")
 
 
+class InterruptedWhilePickled(Exception):
+    """As if a second Ctrl-C came while the first one, or another exception, is told."""
+
+    def __reduce__(self) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return InterruptedWhilePickled, self.args
+
+
+def raise_and_interrupt_its_pickling() -> None:
+    raise InterruptedWhilePickled("as told")
+
+
+def return_and_interrupt_its_pickling() -> Any:
+    return InterruptedWhilePickled("as told")
+
+
 def take_queue(queue: Any) -> None:
     global taken
     taken = queue

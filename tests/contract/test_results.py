@@ -22,6 +22,7 @@ from tests.contract.programs import (
 from tests.contract.targets import (
     CannotBeUnpickled,
     Colour,
+    InterruptedWhilePickled,
     Plain,
     Point,
     RunFork,
@@ -36,8 +37,10 @@ from tests.contract.targets import (
     give_lock,
     leave,
     leave_at_once,
+    raise_and_interrupt_its_pickling,
     raise_and_interrupt_last_words,
     raise_it,
+    return_and_interrupt_its_pickling,
     wait,
 )
 
@@ -432,3 +435,22 @@ def test_an_interrupt_among_the_last_words_takes_nothing_back(method: str) -> No
         process.result(60)
     assert process.ending.how is How.RAISED
     assert process.exitcode == 1
+
+
+def test_an_interrupt_while_an_exception_is_pickled_takes_nothing_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    process = start("forkserver", raise_and_interrupt_its_pickling)
+    with pytest.raises(InterruptedWhilePickled, match="as told"):
+        process.result(60)
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
+def test_an_interrupt_while_a_result_is_pickled_is_silent(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    process = start("forkserver", return_and_interrupt_its_pickling)
+    with pytest.raises(KeyboardInterrupt):
+        process.result(60)
+    assert process.exitcode == 1
+    assert capfd.readouterr().err == ""

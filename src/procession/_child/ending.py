@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from procession._child.bootstrap import Seat
@@ -50,6 +51,7 @@ class LastWords:
             process.__dict__.pop("run", None)
             try:
                 value = original()
+                outcome = None if value is None else _dump(value=value)
             except SystemExit:
                 self._how = _native.EXITED
                 raise
@@ -59,18 +61,18 @@ class LastWords:
             except BaseException as error:
                 self.raised(error)
                 raise
-            self._how = _native.RETURNED
-            self._outcome = None if value is None else _dump(value=value)
+            self._how, self._outcome = _native.RETURNED, outcome
 
         process.__dict__["run"] = run
 
     def raised(self, error: BaseException | None) -> None:
-        """Note the exception that ends this process."""
+        """Note the exception that ends this process; another Ctrl-C does not take its place."""
         global interrupted
-        interrupted = isinstance(error, KeyboardInterrupt)
-        self._how = _native.RAISED
-        self._text = describe(error)
-        self._outcome = _dump(error=error)
+        with _undisturbed():
+            interrupted = isinstance(error, KeyboardInterrupt)
+            self._how = _native.RAISED
+            self._text = describe(error)
+            self._outcome = _dump(error=error)
 
     def say(self, code: int) -> int:
         """Tell everybody, once; returns the exit status as the kernel will keep it.
@@ -81,14 +83,8 @@ class LastWords:
         if self._seat is None:
             return code
         if self._said is None:
-            handler = signal.getsignal(signal.SIGINT)
-            if callable(handler):
-                signal.signal(signal.SIGINT, _too_late)
-            try:
+            with _undisturbed():
                 self._said = self._say(self._seat, code)
-            finally:
-                if callable(handler):
-                    signal.signal(signal.SIGINT, handler)
         return self._said
 
     def _say(self, seat: Seat, code: int) -> int:
@@ -102,6 +98,19 @@ class LastWords:
             _deliver(seat, self._outcome)
         seat.table.finish(seat.index, how, code, self._text.encode())
         return code
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without an exception out of a handler of SIGINT."""
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        signal.signal(signal.SIGINT, _too_late)
+    try:
+        yield
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGINT, handler)
 
 
 def _too_late(number: int, frame: Any) -> None:
