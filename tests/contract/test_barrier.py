@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import synchronize as standard
 from threading import BrokenBarrierError
 from typing import Any
@@ -19,15 +19,13 @@ import pytest
 
 import procession
 from procession import How, synchronize
-from tests.contract.programs import fork_beside_pytests_threads, wait_until
+from tests.contract.people import PATIENCE, Speaker, in_copy
+from tests.contract.programs import each_method, fork_beside_pytests_threads, wait_until
 
-METHODS = ("forkserver", "spawn", "fork")
-PATIENCE = 60.0
 pytestmark = fork_beside_pytests_threads
-each_method = pytest.mark.parametrize("method", METHODS)
 
 
-def attend(barrier: Any, sender: Any, rounds: int, timeout: float | None) -> None:
+def attend(sender: Any, barrier: Any, rounds: int, timeout: float | None) -> None:
     """Wait again and again, and say what came of it."""
     for _ in range(rounds):
         try:
@@ -36,60 +34,27 @@ def attend(barrier: Any, sender: Any, rounds: int, timeout: float | None) -> Non
             sender.send(error)
 
 
-class Party:
+class Party(Speaker):
     """A process that waits at a barrier."""
 
     def __init__(
         self, method: str, barrier: Any, rounds: int = 1, timeout: float | None = None
     ) -> None:
-        context = procession.get_context(method)
-        self.receiver, sender = context.Pipe(duplex=False)
-        self.process = context.Process(
-            target=attend, args=(barrier, sender, rounds, timeout), name="party"
-        )
-        self.process.start()
-        sender.close()
-
-    def said(self) -> Any:
-        assert self.receiver.poll(PATIENCE), "it waits for ever"
-        return self.receiver.recv()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.join(PATIENCE)
-        self.process.close()
-        self.receiver.close()
+        super().__init__(method, attend, barrier, rounds, timeout, name="party")
 
 
 @pytest.fixture
-def party() -> Iterator[Callable[..., Party]]:
-    started: list[Party] = []
-
+def party(people: list[Speaker]) -> Callable[..., Party]:
     def start(*args: Any) -> Party:
-        started.append(Party(*args))
-        return started[-1]
+        one = Party(*args)
+        people.append(one)
+        return one
 
-    yield start
-    for one in started:
-        one.close()
+    return start
 
 
 def wait_for_parties(barrier: Any, many: int) -> None:
     assert wait_until(lambda: barrier.n_waiting == many, PATIENCE)
-
-
-def in_copy(act: Callable[[], object]) -> int:
-    """Do something in a raw fork of this process; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os._exit(0)
-        except BaseException as error:
-            print(f"in a copy: {error!r}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # --- as the standard one --------------------------------------------------------------------------

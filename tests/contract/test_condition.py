@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import synchronize as standard
 from typing import Any
 
@@ -19,52 +19,33 @@ import pytest
 
 import procession
 from procession import OwnerDied, OwnerDiedWarning, synchronize
-from tests.contract.programs import fork_beside_pytests_threads, wait_until
+from tests.contract.people import PATIENCE, Speaker, in_copy
+from tests.contract.programs import each_method, fork_beside_pytests_threads, wait_until
 
-METHODS = ("forkserver", "spawn", "fork")
-PATIENCE = 60.0
 LONG = 30.0  # a wait that ends earlier was ended by something
 pytestmark = fork_beside_pytests_threads
-each_method = pytest.mark.parametrize("method", METHODS)
 each_lock = pytest.mark.parametrize("kind", ["Lock", "RLock"])
 
 
 # --- people who wait ------------------------------------------------------------------------------
 
 
-def stay(condition: Any, sender: Any, timeout: float | None) -> None:
+def stay(sender: Any, condition: Any, timeout: float | None) -> None:
     """Wait, and say what came of it."""
     with condition:
         sender.send(condition.wait(timeout))
     sender.send("out")
 
 
-class Waiter:
+class Waiter(Speaker):
     """A process that waits for a condition."""
 
     def __init__(self, method: str, condition: Any, timeout: float | None = None) -> None:
-        context = procession.get_context(method)
         before = waiting(condition)
-        self.receiver, sender = context.Pipe(duplex=False)
-        self.process = context.Process(target=stay, args=(condition, sender, timeout), name="w")
-        self.process.start()
-        sender.close()
+        super().__init__(method, stay, condition, timeout, name="w")
         assert wait_until(lambda: waiting(condition) == before + 1, PATIENCE)
         with condition:  # it has let go of the lock
             pass
-
-    def said(self) -> Any:
-        assert self.receiver.poll(PATIENCE), "it was not woken"
-        return self.receiver.recv()
-
-    def is_silent(self) -> bool:
-        return not self.receiver.poll(0.05)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.join(PATIENCE)
-        self.process.close()
-        self.receiver.close()
 
 
 def waiting(condition: Any) -> int:
@@ -73,30 +54,13 @@ def waiting(condition: Any) -> int:
 
 
 @pytest.fixture
-def waiter() -> Iterator[Callable[..., Waiter]]:
-    started: list[Waiter] = []
-
+def waiter(people: list[Speaker]) -> Callable[..., Waiter]:
     def start(*args: Any) -> Waiter:
-        started.append(Waiter(*args))
-        return started[-1]
+        one = Waiter(*args)
+        people.append(one)
+        return one
 
-    yield start
-    for one in started:
-        one.close()
-
-
-def in_copy(act: Callable[[], object]) -> int:
-    """Do something in a raw fork of this process; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os._exit(0)
-        except BaseException as error:
-            print(f"in a copy: {error!r}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return start
 
 
 # --- as the standard one --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import synchronize as standard
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,17 @@ import pytest
 
 import procession
 from procession import How, OwnerDied, OwnerDiedWarning, _identity, _native, synchronize
-from tests.contract.programs import fork_beside_pytests_threads, wait_until
+from tests.contract.people import PATIENCE, Speaker, in_copy
+from tests.contract.programs import each_method, fork_beside_pytests_threads, wait_until
 
-METHODS = ("forkserver", "spawn", "fork")
-PATIENCE = 60.0
 pytestmark = fork_beside_pytests_threads
-each_method = pytest.mark.parametrize("method", METHODS)
 each_kind = pytest.mark.parametrize("kind", ["Lock", "RLock"])
 
 
 # --- people who hold locks ------------------------------------------------------------------------
 
 
-def hold(lock: Any, told: Any, how: str) -> None:
+def hold(told: Any, lock: Any, how: str) -> None:
     """Take a lock, say so, and do something else with it."""
     lock.acquire()
     told.send("taken")
@@ -67,44 +65,17 @@ def end_this_thread() -> None:
 
 
 @pytest.fixture
-def holder() -> Iterator[Callable[..., Any]]:
-    """Starts processes that hold a lock; ends them with the test."""
-    started = []
+def holder(people: list[Speaker]) -> Callable[..., Any]:
+    """Starts processes that hold a lock."""
 
     def start(method: str, lock: Any, how: str = "wait") -> Any:
-        context = procession.get_context(method)
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=hold, args=(lock, sender, how), name="holder")
-        process.start()
-        sender.close()
-        assert receiver.poll(PATIENCE)
-        assert receiver.recv() == "taken"
+        people.append(Speaker(method, hold, lock, how, name="holder"))
+        assert people[-1].said() == "taken"
         if how == "threads and memory":
-            assert receiver.poll(PATIENCE)
-            receiver.recv()
-        receiver.close()
-        started.append(process)
-        return process
+            people[-1].said()
+        return people[-1].process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.join(PATIENCE)
-        process.close()
-
-
-def in_copy(act: Callable[[], object]) -> int:
-    """Do something in a raw fork of this process; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os._exit(0)
-        except BaseException as error:
-            print(f"in a copy: {error!r}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return start
 
 
 # --- as the standard ones -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import synchronize as standard
 from typing import Any
 
@@ -19,9 +19,9 @@ import pytest
 
 import procession
 from procession import How, OwnerDied, OwnerDiedWarning, _identity, synchronize
+from tests.contract.people import PATIENCE, Speaker, in_copy
 from tests.contract.programs import each_method, fork_beside_pytests_threads
 
-PATIENCE = 60.0
 pytestmark = fork_beside_pytests_threads
 each_kind = pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
 
@@ -29,7 +29,7 @@ each_kind = pytest.mark.parametrize("kind", ["Semaphore", "BoundedSemaphore"])
 # --- people who hold permits ----------------------------------------------------------------------
 
 
-def hold(semaphore: Any, told: Any, how: str, many: int) -> None:
+def hold(told: Any, semaphore: Any, how: str, many: int) -> None:
     """Take permits, say so, and do something else with them."""
     for _ in range(many):
         if how.startswith("plain"):
@@ -47,41 +47,15 @@ def hold(semaphore: Any, told: Any, how: str, many: int) -> None:
 
 
 @pytest.fixture
-def holder() -> Iterator[Callable[..., Any]]:
-    """Starts processes that hold permits; ends them with the test."""
-    started = []
+def holder(people: list[Speaker]) -> Callable[..., Any]:
+    """Starts processes that hold permits."""
 
     def start(semaphore: Any, how: str = "wait", many: int = 1, method: str = "forkserver") -> Any:
-        context = procession.get_context(method)
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=hold, args=(semaphore, sender, how, many), name="holder")
-        process.start()
-        sender.close()
-        assert receiver.poll(PATIENCE)
-        assert receiver.recv() == "taken"
-        receiver.close()
-        started.append(process)
-        return process
+        people.append(Speaker(method, hold, semaphore, how, many, name="holder"))
+        assert people[-1].said() == "taken"
+        return people[-1].process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.join(PATIENCE)
-        process.close()
-
-
-def in_copy(act: Callable[[], object]) -> int:
-    """Do something in a raw fork of this process; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os._exit(0)
-        except BaseException as error:
-            print(f"in a copy: {error!r}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return start
 
 
 # --- as the standard ones -------------------------------------------------------------------------

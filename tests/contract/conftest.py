@@ -1,0 +1,3 @@
+from tests.contract.people import people
+
+__all__ = ["people"]
