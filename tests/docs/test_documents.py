@@ -85,6 +85,28 @@ def test_readmes_program_says_what_its_comments_say(readme: str, tmp_path: Path)
     assert done.lines[1].startswith("returned")
 
 
+USE = """
+def work(request):
+    return request.upper()
+
+
+on_start()
+print(handle("abc"))
+on_stop()
+"""
+
+
+def test_what_stands_in_the_how_to_pages_works(root: Path, tmp_path: Path) -> None:
+    for page, more, said in (
+        ("notebook", "", "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]"),
+        ("web-server", USE, "ABC"),
+    ):
+        text = (root / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+        (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        done = run_text(tmp_path, program + more)
+        assert done.lines == [said], done.err
+
+
 def test_readme_has_exactly_two_set_up_commands(readme: str) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
