@@ -13,8 +13,6 @@
 struct pn_queue_types pn_queue_types;
 
 #define QUICK 32768        /* bytes that are copied with the GIL held: some microseconds */
-#define SLICE_NS 1000000000 /* a signal that comes just before we sleep is handled this late */
-#define FIRST_SLICE_NS 50000000 /* of a get, which looks at its end whether anybody is left to put */
 
 /* --- made, mapped, closed --- */
 
@@ -63,7 +61,7 @@ static PyObject *ring_open(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static void close_unused(Ring *self)
+void pn_ring_close_unused(Ring *self)
 {
     if (self->open && self->users == 0) {
         self->open = 0;
@@ -85,7 +83,7 @@ static void ring_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    close_unused((Ring *)object);
+    pn_ring_close_unused((Ring *)object);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -98,7 +96,7 @@ static PyObject *ring_close(PyObject *object, PyObject *args)
         return NULL;
     self->closed = 1;
     if (release)
-        close_unused(self); /* or the last one who is inside, when it comes out */
+        pn_ring_close_unused(self); /* or the last one who is inside, when it comes out */
     Py_RETURN_NONE;
 }
 
@@ -113,8 +111,7 @@ static int refuse(Ring *self)
     return 0;
 }
 
-/* Whether there is still something to ask, although its user may have closed it. */
-static int is_open(Ring *self)
+int pn_ring_may_ask(Ring *self)
 {
     return self->open || refuse(self);
 }
@@ -124,7 +121,7 @@ int pn_ring_enter(Ring *self)
     return (self->open && !self->closed) || refuse(self);
 }
 
-static int64_t deadline_of(PyObject *block, PyObject *timeout, int64_t *ret_deadline)
+int pn_ring_deadline(PyObject *block, PyObject *timeout, int64_t *ret_deadline)
 {
     int waits = block == NULL ? 1 : PyObject_IsTrue(block);
     if (waits < 0)
@@ -149,15 +146,13 @@ static int64_t deadline_of(PyObject *block, PyObject *timeout, int64_t *ret_dead
     return 0;
 }
 
-/* A slice of a wait: the next look at Python's signals. */
-static int64_t slice_of(int64_t deadline, int64_t length)
+int64_t pn_slice_of(int64_t deadline, int64_t length)
 {
     int64_t slice = pn_now_ns() + length;
     return deadline == PN_FOREVER || deadline > slice ? slice : deadline;
 }
 
-/* 1: the wait goes on. 0: it is over. -1: a signal handler raised. */
-static int goes_on(int result, int64_t deadline)
+int pn_goes_on(int result, int64_t deadline)
 {
     if (result != -EINTR && result != -ETIMEDOUT)
         return 0;
@@ -166,7 +161,7 @@ static int goes_on(int result, int64_t deadline)
     return result == -EINTR || deadline == PN_FOREVER || pn_now_ns() < deadline;
 }
 
-static PyObject *raise(Ring *self, int result, PyObject *nothing)
+PyObject *pn_ring_raise(Ring *self, int result, PyObject *nothing)
 {
     if (result == -EAGAIN || result == -ETIMEDOUT) {
         PyErr_SetNone(nothing);
@@ -204,10 +199,10 @@ int pn_ring_put_parts(Ring *self, unsigned int kind, const struct pn_part *parts
     if (result == -EAGAIN && deadline == 0)
         return result;
     for (;;) {
-        int64_t slice = slice_of(deadline, SLICE_NS);
+        int64_t slice = pn_slice_of(deadline, PN_SLICE_NS);
         WITHOUT_GIL(self, result,
                     pn_ring_put(&self->ring, (unsigned char)kind, parts, count, slice));
-        int more = goes_on(result, deadline);
+        int more = pn_goes_on(result, deadline);
         if (more <= 0)
             return more < 0 ? -ECANCELED : result;
     }
@@ -221,9 +216,9 @@ static PyObject *put_value(Ring *self, PyObject *value, int64_t deadline)
     self->has_put |= result == 0;
     PyObject *answer = result == 0            ? Py_NewRef(Py_None)
                        : result == -ECANCELED ? NULL
-                                              : raise(self, result, pn_queue_types.full);
+                                              : pn_ring_raise(self, result, pn_queue_types.full);
     if (self->closed)
-        close_unused(self);
+        pn_ring_close_unused(self);
     return answer;
 }
 
@@ -268,7 +263,7 @@ static PyObject *ring_put(PyObject *object, PyObject *const *args, Py_ssize_t co
     PyObject *given[3] = {NULL, NULL, NULL};
     int64_t deadline;
     if (!parse(args, count, names, "put", put_names, 1, 3, given) ||
-        deadline_of(given[1], given[2], &deadline) < 0)
+        pn_ring_deadline(given[1], given[2], &deadline) < 0)
         return NULL;
     return put_value((Ring *)object, given[0], deadline);
 }
@@ -280,8 +275,7 @@ static PyObject *ring_put_nowait(PyObject *object, PyObject *value)
 
 /* --- get --- */
 
-/* Let Python see whether anybody is left who could end the wait: 0 if it raised. */
-static int look_around(Ring *self, const char *method, int64_t deadline)
+int pn_ring_look_around(Ring *self, const char *method, int64_t deadline)
 {
     PyObject *done =
         PyObject_CallMethod((PyObject *)self, method, "(i)", deadline == PN_FOREVER);
@@ -294,7 +288,7 @@ static int idle(Ring *self, int64_t deadline, int long_enough)
 {
     if (long_enough && self->ring.holds != NULL)
         pn_extents_trim(&self->ring);
-    return look_around(self, "_idle", deadline);
+    return pn_ring_look_around(self, "_idle", deadline);
 }
 
 static PyObject *get_value(Ring *self, int64_t deadline)
@@ -306,14 +300,14 @@ static PyObject *get_value(Ring *self, int64_t deadline)
     int result = pn_ring_get(&self->ring, &record, PN_RING_NOW);
     if (result == -EBUSY || result == -EMSGSIZE || (result == -EAGAIN && deadline != 0)) {
         record = (struct pn_record){NULL, 0, 0, 1, 0, 0, NULL};
-        int64_t length = FIRST_SLICE_NS;
+        int64_t length = PN_FIRST_SLICE_NS;
         int more;
         do {
-            int64_t slice = slice_of(deadline, length);
-            length = length * 4 < SLICE_NS ? length * 4 : SLICE_NS;
+            int64_t slice = pn_slice_of(deadline, length);
+            length = length * 4 < PN_SLICE_NS ? length * 4 : PN_SLICE_NS;
             WITHOUT_GIL(self, result, pn_ring_get(&self->ring, &record, slice));
-            more = goes_on(result, deadline);
-            if (more > 0 && result == -ETIMEDOUT && !idle(self, deadline, length == SLICE_NS))
+            more = pn_goes_on(result, deadline);
+            if (more > 0 && result == -ETIMEDOUT && !idle(self, deadline, length == PN_SLICE_NS))
                 more = -1;
         } while (more > 0);
         if (more < 0)
@@ -321,13 +315,13 @@ static PyObject *get_value(Ring *self, int64_t deadline)
     }
     PyObject *answer = result == 0            ? pn_item_value(self, &record)
                        : result == -ECANCELED ? NULL
-                                              : raise(self, result, pn_queue_types.empty);
+                                              : pn_ring_raise(self, result, pn_queue_types.empty);
     if (result == 0 && record.user != NULL)
         pn_user_has(record.user);
     if (record.grows)
         free(record.bytes);
     if (self->closed)
-        close_unused(self);
+        pn_ring_close_unused(self);
     return answer;
 }
 
@@ -337,7 +331,7 @@ static PyObject *ring_get(PyObject *object, PyObject *const *args, Py_ssize_t co
     PyObject *given[2] = {NULL, NULL};
     int64_t deadline;
     if (!parse(args, count, names, "get", get_names, 0, 2, given) ||
-        deadline_of(given[0], given[1], &deadline) < 0)
+        pn_ring_deadline(given[0], given[1], &deadline) < 0)
         return NULL;
     return get_value((Ring *)object, deadline);
 }
@@ -348,172 +342,7 @@ static PyObject *ring_get_nowait(PyObject *object, PyObject *unused)
     return get_value((Ring *)object, 0);
 }
 
-/* --- the rest --- */
-
-static PyObject *ring_poll(PyObject *object, PyObject *args)
-{
-    Ring *self = (Ring *)object;
-    PyObject *timeout = NULL;
-    int64_t deadline;
-    int result, more;
-    if (!PyArg_ParseTuple(args, "|O:_wait_item", &timeout) || !is_open(self) ||
-        deadline_of(NULL, timeout, &deadline) < 0)
-        return NULL;
-    do {
-        int64_t slice = slice_of(deadline, SLICE_NS);
-        WITHOUT_GIL(self, result, pn_ring_poll(&self->ring, slice));
-        more = goes_on(result == 0 ? -ETIMEDOUT : result, deadline);
-    } while (more > 0);
-    if (self->closed)
-        close_unused(self);
-    if (more < 0)
-        return NULL;
-    if (result < 0 && result != -ESHUTDOWN)
-        return raise(self, result, pn_queue_types.empty);
-    return PyBool_FromLong(result != 0); /* after a shutdown a get does not wait, either */
-}
-
-static PyObject *ring_task_done(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    if (!is_open(self))
-        return NULL;
-    int result;
-    WITHOUT_GIL(self, result, pn_ring_done(&self->ring));
-    if (result == -ERANGE)
-        return PyErr_Format(PyExc_ValueError, "task_done() called too many times");
-    if (result < 0)
-        return raise(self, result, pn_queue_types.empty);
-    Py_RETURN_NONE;
-}
-
-static PyObject *ring_join(PyObject *object, PyObject *args)
-{
-    Ring *self = (Ring *)object;
-    PyObject *timeout = NULL;
-    int64_t deadline, length = FIRST_SLICE_NS;
-    int result, more;
-    if (!PyArg_ParseTuple(args, "|O:_join", &timeout) || !is_open(self) ||
-        deadline_of(NULL, timeout, &deadline) < 0)
-        return NULL;
-    do {
-        int64_t slice = slice_of(deadline, length);
-        length = length * 4 < SLICE_NS ? length * 4 : SLICE_NS;
-        WITHOUT_GIL(self, result, pn_ring_join(&self->ring, slice));
-        more = goes_on(result, deadline);
-        if (more > 0 && result == -ETIMEDOUT && !look_around(self, "_idle_in_join", deadline))
-            more = -1;
-    } while (more > 0);
-    if (self->closed)
-        close_unused(self);
-    if (more < 0)
-        return NULL;
-    if (result < 0 && result != -ETIMEDOUT)
-        return raise(self, result, pn_queue_types.empty);
-    return PyBool_FromLong(result == 0);
-}
-
-static PyObject *ring_shut(PyObject *object, PyObject *args)
-{
-    Ring *self = (Ring *)object;
-    int immediate, result;
-    if (!PyArg_ParseTuple(args, "p:_shut", &immediate) || !is_open(self))
-        return NULL;
-    WITHOUT_GIL(self, result, pn_ring_shut(&self->ring, immediate));
-    if (result < 0)
-        return raise(self, result, pn_queue_types.empty);
-    Py_RETURN_NONE;
-}
-
-static PyObject *ring_arm(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    if (!is_open(self))
-        return NULL;
-    int result;
-    WITHOUT_GIL(self, result, pn_ring_arm(&self->ring));
-    if (result < 0)
-        return raise(self, result, pn_queue_types.empty);
-    return PyLong_FromLong(self->ring.bell);
-}
-
-static PyObject *ring_stat(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    if (!is_open(self))
-        return NULL;
-    return Py_BuildValue("(KKIKKK)", (unsigned long long)pn_ring_count(&self->ring),
-                         (unsigned long long)pn_ring_unfinished(&self->ring),
-                         (unsigned int)pn_ring_flags(&self->ring),
-                         (unsigned long long)pn_ring_capacity(&self->ring),
-                         (unsigned long long)self->ring.head->budget,
-                         (unsigned long long)pn_ring_lost(&self->ring));
-}
-
-static PyObject *ring_is_alone(PyObject *object, PyObject *args)
-{
-    Ring *self = (Ring *)object;
-    int joining, alone;
-    if (!PyArg_ParseTuple(args, "p:_is_alone", &joining) || !is_open(self))
-        return NULL;
-    WITHOUT_GIL(self, alone, pn_ring_is_alone(&self->ring, joining));
-    return PyBool_FromLong(alone);
-}
-
-static PyObject *ring_reap(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    if (!is_open(self))
-        return NULL;
-    uint64_t lost, owner = 0;
-    WITHOUT_GIL(self, lost, pn_users_reap(&self->ring, &owner));
-    return lost == 0 ? Py_NewRef(Py_None)
-                     : Py_BuildValue("(KII)", (unsigned long long)lost, pn_owner_index(owner),
-                                     pn_owner_generation(owner));
-}
-
-static PyObject *ring_users(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    if (!is_open(self))
-        return NULL;
-    PyObject *list = PyList_New(0);
-    for (uint32_t n = 0; list != NULL && n < PN_USERS; n++) {
-        uint64_t owner = atomic_load(&self->ring.head->users[n].owner);
-        if (owner == 0)
-            continue;
-        PyObject *user =
-            Py_BuildValue("(II)", pn_owner_index(owner), pn_owner_generation(owner));
-        if (user == NULL || PyList_Append(list, user) != 0)
-            Py_CLEAR(list);
-        Py_XDECREF(user);
-    }
-    return list;
-}
-
-static PyObject *ring_is_open(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(((Ring *)object)->open);
-}
-
-static PyObject *ring_has_put(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(((Ring *)object)->has_put);
-}
-
-static PyObject *ring_qsize(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    Ring *self = (Ring *)object;
-    return is_open(self) ? PyLong_FromUnsignedLongLong(pn_ring_count(&self->ring)) : NULL;
-}
+/* --- the class --- */
 
 PyObject *pn_set_queue_types(PyObject *module, PyObject *args)
 {
@@ -540,18 +369,18 @@ static PyMethodDef ring_methods[] = {
     {"put_nowait", ring_put_nowait, METH_O, NULL},
     {"get", FAST(ring_get), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"get_nowait", ring_get_nowait, METH_NOARGS, NULL},
-    {"qsize", ring_qsize, METH_NOARGS, NULL},
-    {"_wait_item", ring_poll, METH_VARARGS, NULL},
-    {"_task_done", ring_task_done, METH_NOARGS, NULL},
-    {"_join", ring_join, METH_VARARGS, NULL},
-    {"_shut", ring_shut, METH_VARARGS, NULL},
-    {"_arm", ring_arm, METH_NOARGS, NULL},
-    {"_stat", ring_stat, METH_NOARGS, NULL},
-    {"_is_alone", ring_is_alone, METH_VARARGS, NULL},
-    {"_reap", ring_reap, METH_NOARGS, NULL},
-    {"_users", ring_users, METH_NOARGS, NULL},
-    {"_has_put", ring_has_put, METH_NOARGS, NULL},
-    {"_is_open", ring_is_open, METH_NOARGS, NULL},
+    {"qsize", pn_ring_qsize_method, METH_NOARGS, NULL},
+    {"_wait_item", pn_ring_poll_method, METH_VARARGS, NULL},
+    {"_task_done", pn_ring_task_done_method, METH_NOARGS, NULL},
+    {"_join", pn_ring_join_method, METH_VARARGS, NULL},
+    {"_shut", pn_ring_shut_method, METH_VARARGS, NULL},
+    {"_arm", pn_ring_arm_method, METH_NOARGS, NULL},
+    {"_stat", pn_ring_stat_method, METH_NOARGS, NULL},
+    {"_is_alone", pn_ring_is_alone_method, METH_VARARGS, NULL},
+    {"_reap", pn_ring_reap_method, METH_NOARGS, NULL},
+    {"_users", pn_ring_users_method, METH_NOARGS, NULL},
+    {"_has_put", pn_ring_has_put_method, METH_NOARGS, NULL},
+    {"_is_open", pn_ring_is_open_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
