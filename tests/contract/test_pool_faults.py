@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -46,7 +47,7 @@ def test_memory_of_arrays_is_used_again_and_given_back(pool: Any) -> None:
     array = numpy.ones(SIZE, dtype="uint8")
     for _ in range(12):
         assert pool.apply(calls.plus_one, (array,)).sum() == 2 * SIZE
-    assert 2 * SIZE <= memory_of(worker.pid) < 6 * SIZE  # a last result may be held still
+    assert memory_of(worker.pid) < 6 * SIZE  # the last ones may be held still
     kept = pool.apply(calls.plus_one, (array,))
     others = pool.map(calls.plus_one, [array] * 4)
     assert kept.sum() == 2 * SIZE  # while somebody has it, nothing else comes there
@@ -73,17 +74,19 @@ def test_a_killed_worker_leaves_no_memory_but_what_somebody_has(pool: Any) -> No
     assert pool.apply(calls.plus_one, (array,)).sum() == 2 * SIZE
     del kept, dying
     gc.collect()
-    left = [os.stat(f"/proc/self/fd/{name}") for name in open_descriptors()]
-    assert inode not in {status.st_ino for status in left}
+    assert inode not in open_files()
     with open("/proc/self/maps", encoding="utf-8") as maps:
         assert f" {inode} " not in maps.read()
     assert worker.exitcode == -signal.SIGKILL
 
 
-def open_descriptors() -> list[str]:
-    """This process's, but for the one that lists them."""
-    names = os.listdir("/proc/self/fd")
-    return [name for name in names if os.path.exists(f"/proc/self/fd/{name}")]
+def open_files() -> set[int]:
+    """The inodes of what this process has open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the list, or of another thread
+            found.add(os.stat(f"/proc/self/fd/{name}").st_ino)
+    return found
 
 
 def test_a_worker_without_a_free_descriptor_takes_and_gives_large_things(pool: Any) -> None:
