@@ -105,7 +105,7 @@ def failure_table(session: nox.Session) -> None:
 
 @nox.session
 def pool_chaos(session: nox.Session) -> None:
-    """100,000 calls by each start method while workers are killed."""
+    """100,000 calls of a pool and of an executor, by each method, while workers are killed."""
     install(session)
     session.run("pytest", "-m", "slow", "tests/contract/test_pool.py", *session.posargs)
 

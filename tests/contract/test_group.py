@@ -160,8 +160,9 @@ def test_an_exit_with_status_0_is_no_failure() -> None:
     assert process.ending.how is How.EXITED
 
 
-def test_a_result_that_cannot_be_pickled_fails_who_asks_for_it() -> None:
-    with ProcessGroup() as group:
+@each_method
+def test_a_result_that_cannot_be_pickled_fails_who_asks_for_it(method: str) -> None:
+    with group_of(method) as group:
         process = group.start(targets.give_lock)
     with pytest.raises(TypeError, match="cannot be pickled"):
         process.result(0)
