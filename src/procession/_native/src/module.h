@@ -5,6 +5,15 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#if defined(Py_LIMITED_API) && PY_VERSION_HEX >= 0x030D0000
+/* From 3.13 on `#` means Py_ssize_t in the plain functions; built there, they would be refused by
+ * 3.11 and 3.12, where those of this name mean it. All versions have both. */
+PyAPI_FUNC(int) _PyArg_ParseTuple_SizeT(PyObject *, const char *, ...);
+PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
+#define PyArg_ParseTuple _PyArg_ParseTuple_SizeT
+#define Py_BuildValue _Py_BuildValue_SizeT
+#endif
+
 /* Raise the OSError of a negative errno; "No space left on device: the table of processes is full".
  * Always NULL. */
 PyObject *pn_os_error(int negative, const char *what);
