@@ -173,6 +173,7 @@ class _Stage:
             "comm": messages.COMM_ZYGOTE,
             "replaced": False,
             "name": "rehearsal",
+            "debugger": None,
         }
         starter, stream = channel.stream_pair()
         with starter:
