@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -27,6 +28,10 @@ _temporary = ""
 def pytest_configure(config: pytest.Config) -> None:
     """Give programs a plain environment with a mark, and a folder of our own for their files."""
     global _temporary
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # ignored below nohup, and by `&`
+        if signal.getsignal(number) is signal.SIG_IGN:  # programs here are sent them, and inherit
+            plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, plain)
     for name in _DISTURBING:  # programs must work without them, and differ with them
         os.environ.pop(name, None)
     os.environ[witness.SESSION_MARK] = MARK

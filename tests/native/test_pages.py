@@ -8,6 +8,7 @@ import resource
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 from procession import _native
 
@@ -84,9 +85,11 @@ print(descriptors() - before, len(spares._pages) > 0)
 """
 
 
-def test_the_rehearsal_finds_the_pages_and_leaves_nothing_behind() -> None:
+def test_the_rehearsal_finds_the_pages_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Where it fails nothing else does, so that nobody else would notice."""
-    debug = {**os.environ, "PROCESSION_DEBUG": "1"}
+    said = tmp_path / "said"
+    debug = {**os.environ, "PROCESSION_DEBUG": str(said)}
     command = [sys.executable, "-c", REHEARSAL]
     done = subprocess.run(command, env=debug, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"0 {bool(_native.written_pages())}\n", "")
+    assert not said.exists()
