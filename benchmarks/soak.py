@@ -77,7 +77,9 @@ def look() -> Sample:
         except psutil.Error:
             continue
         memory, descriptors, processes = memory + held, descriptors + opened, processes + 1
-    return Sample(memory, descriptors, processes, len(os.listdir("/dev/shm")))
+    # by the name that SharedMemory gives: others on the machine have theirs in there, too
+    segments = sum(name.startswith("psm_") for name in os.listdir("/dev/shm"))
+    return Sample(memory, descriptors, processes, segments)
 
 
 # --- what children do -----------------------------------------------------------------------------
