@@ -43,11 +43,12 @@ FIGURES = (
     ("queues.arrays_1_mb", "", "`Queue` of 1 MB arrays", "`Queue`，1 MB 数组"),
     (
         "pool.tiny_calls",
-        "standard Pool)",
-        "`Pool.map`, tiny calls one by one",
-        "`Pool.map`，逐个微小调用",
+        "standard executor)",
+        "tiny calls one by one, against the executor",
+        "逐个微小调用，对比执行器",
     ),
-    ("pool.round_trip", "standard Pool)", "`Pool.apply`, there and back", "`Pool.apply`，往返"),
+    ("pool.round_trip", "standard executor)", "… one, there and back", "……一次往返"),
+    ("pool.arrays", "standard Pool)", "`Pool`: 8 MB in and out", "`Pool`：8 MB 往返"),
     (
         "process.main_killed_1000",
         "",
