@@ -111,6 +111,9 @@ class Chaos:
         for process in self.consumers:
             process.join(PATIENCE)
             assert process.exitcode in (0, 77), f"a consumer failed: {self.picture()}"
+        for process in self.consumers:
+            if process.exitcode == 77:  # its log was full before its word to end came
+                assert self.queue.get(timeout=PATIENCE) is None
 
     def judge(self) -> None:
         seen: dict[int, set[int]] = {}
