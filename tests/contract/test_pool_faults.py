@@ -8,12 +8,15 @@ import gc
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import procession
+from procession._launch import stopping
 from procession.pool import Pool
 from tests.contract import calls
 from tests.contract.programs import wait_until
@@ -207,3 +210,35 @@ def test_a_pool_that_can_start_no_worker_says_so() -> None:
         Refusing.refuses = 0
         pool.terminate()
         pool.join()
+
+
+def stubborn(path: str) -> None:
+    """An initializer that does not end by SIGTERM, nor by itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(path).touch()
+    time.sleep(600)
+
+
+class Half(Pool):
+    """A pool of which only the first worker can be started; by then it is in its initializer."""
+
+    started: Path
+
+    @staticmethod
+    def Process(ctx: Any, *args: Any, **kwds: Any) -> Any:
+        if Half.started.parent.joinpath("asked").exists():
+            wait_until(Half.started.exists)
+            raise OSError(errno.EAGAIN, "no more processes")
+        Half.started.parent.joinpath("asked").touch()
+        return ctx.Process(*args, **kwds)
+
+
+def test_a_pool_that_cannot_start_all_ends_those_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_strays: None
+) -> None:
+    monkeypatch.setattr(stopping, "GRACE", 0.2)
+    Half.started = tmp_path / "started"
+    context = procession.get_context("forkserver")
+    with pytest.raises(OSError, match="no more processes"):
+        Half(2, stubborn, (str(Half.started),), context=context)
+    assert not procession.active_children()
