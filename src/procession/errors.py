@@ -214,41 +214,44 @@ class OwnerDiedWarning(RuntimeWarning):
     """Something shared was given back by a death, or left held by a process that has ended (G4)."""
 
 
-class WritersGone(ProcessionError, EOFError):
+class _OthersGone(ProcessionError):
+    """Nobody else is left who could end a wait at a queue.
+
+    Attributes:
+        endings: Name, pid and ending of those who had the queue, as far as they are known.
+    """
+
+    _text = ""
+
+    def __init__(self, endings: list[tuple[str, int, Ending]]) -> None:
+        super().__init__(endings)
+        self.endings = endings
+
+    def __str__(self) -> str:
+        if not self.endings:
+            return f"{self._text}: no other process has the queue"
+        people = ", ".join(f"process {name!r} (pid {pid}) {end}" for name, pid, end in self.endings)
+        return f"{self._text}: {people}"
+
+
+class WritersGone(_OthersGone, EOFError):
     """Nobody is left who could put anything into the queue, so that `get` would wait for ever (G6).
 
     Attributes:
         endings: Name, pid and ending of those who had the queue, as far as they are known.
     """
 
-    def __init__(self, endings: list[tuple[str, int, Ending]]) -> None:
-        super().__init__(endings)
-        self.endings = endings
-
-    def __str__(self) -> str:
-        return _about("the queue is empty and nobody is left to put anything into it", self.endings)
+    _text = "the queue is empty and nobody is left to put anything into it"
 
 
-class TakersGone(ProcessionError):
+class TakersGone(_OthersGone):
     """Nobody is left who could report the rest as done, so that `join` would wait for ever (G6).
 
     Attributes:
         endings: Name, pid and ending of those who had the queue, as far as they are known.
     """
 
-    def __init__(self, endings: list[tuple[str, int, Ending]]) -> None:
-        super().__init__(endings)
-        self.endings = endings
-
-    def __str__(self) -> str:
-        return _about("not all items are done and nobody is left to report them", self.endings)
-
-
-def _about(text: str, endings: list[tuple[str, int, Ending]]) -> str:
-    if not endings:
-        return f"{text}: no other process has the queue"
-    people = ", ".join(f"process {name!r} (pid {pid}) {end}" for name, pid, end in endings)
-    return f"{text}: {people}"
+    _text = "not all items are done and nobody is left to report them"
 
 
 class ItemLostWarning(RuntimeWarning):
