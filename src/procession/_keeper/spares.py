@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-from importlib.machinery import PathFinder
 
 from procession import _native
 from procession._child import bootstrap
@@ -49,7 +48,6 @@ def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
         importlib.import_module(name)
     if main_path is not None:
         main_module.compile_ahead(main_path)
-    PathFinder.find_spec("procession._no_such_module")  # every folder of sys.path is listed now
     settle()
 
 
