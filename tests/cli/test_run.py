@@ -24,6 +24,7 @@ from tests.contract.programs import (
     Finished,
     Program,
     each_method,
+    name_of,
     run_command,
     wait_until,
     write,
@@ -313,7 +314,7 @@ def test_a_signal_that_follows_a_ctrl_c_is_passed_on() -> None:
     with Terminal([*QUIET, "-c", COUNTS]) as terminal:
         terminal.wait_for("ready")
         pid = terminal.child.pid
-        wait_until(lambda: [p for p in psutil.Process(pid).children() if p.name() == "pn-witness"])
+        wait_until(lambda: "pn-witness" in map(name_of, psutil.Process(pid).children()))
         terminal.child.sendintr()
         terminal.wait_for("^CSIGINT\r\n")
         wait_until(lambda: waits_for_signals(pid))
@@ -640,7 +641,7 @@ def test_what_main_started_by_subprocess_is_let_go_at_its_own_end(
         done = program.finish()
         assert done.lines == ["ready"]
         assert "2 let go" in done.err
-        assert sorted(process.name() for process in program.processes()) == ["sleep"] * 2
+        assert sorted(name_of(process) for process in program.processes()) == ["sleep"] * 2
         assert "sleeper" in done.err or method == "none"
     finally:
         program.end()

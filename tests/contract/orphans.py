@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.contract.programs import LIMIT, Program, wait_until
+from tests.contract.programs import LIMIT, Program, name_of, state_of, wait_until
 
 KINDS = (
     "busy",
@@ -121,8 +121,8 @@ class Family(Program):
             wait_until(self._has_stopped, lambda: "no child stopped itself")
 
     def _has_stopped(self) -> bool:
-        stopped = [p for p in self.processes() if p.status() == psutil.STATUS_STOPPED]
-        return any(process.name() != "sleep" for process in stopped)
+        stopped = [p for p in self.processes() if state_of(p) == psutil.STATUS_STOPPED]
+        return any(name_of(process) != "sleep" for process in stopped)
 
     def end_main(self, way: str) -> None:
         """Let main end in one of the `WAYS`."""
@@ -146,7 +146,7 @@ class Family(Program):
         """Whether main has ended, or is another program."""
         with contextlib.suppress(psutil.Error):
             main = psutil.Process(self.pid)
-            return main.status() == psutil.STATUS_ZOMBIE or main.name() == "sleep"
+            return state_of(main) == psutil.STATUS_ZOMBIE or name_of(main) == "sleep"
         return True
 
 

@@ -140,7 +140,7 @@ class Program:
 
     def named(self, name: str) -> list[psutil.Process]:
         """Its processes with this name in ps."""
-        return [process for process in self.processes() if process.name() == name]
+        return [process for process in self.processes() if name_of(process) == name]
 
     def picture(self) -> str:
         """Its processes, for a message."""
@@ -253,6 +253,27 @@ def in_threads(function: Callable[[], Any], count: int = 8) -> list[Any]:
     for thread in threads:
         thread.join(30)
     return answers
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is nobody with this pid but perhaps a zombie."""
+    with contextlib.suppress(psutil.Error):
+        return state_of(psutil.Process(pid)) == psutil.STATUS_ZOMBIE
+    return True
+
+
+def name_of(process: psutil.Process) -> str:
+    """Its name in ps; empty once it is gone, which it may be at any look."""
+    with contextlib.suppress(psutil.Error):
+        return str(process.name())
+    return ""
+
+
+def state_of(process: psutil.Process) -> str:
+    """Its state as psutil calls it; that of a zombie once it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return str(process.status())
+    return str(psutil.STATUS_ZOMBIE)
 
 
 def wait_until(

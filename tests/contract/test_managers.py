@@ -22,7 +22,7 @@ from procession import managers
 from procession.ending import Ending, How
 from procession.errors import ManagerDied
 from tests.contract import targets
-from tests.contract.programs import each_method, running, wait_until, write
+from tests.contract.programs import each_method, has_ended, running, state_of, wait_until, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:fork copies this process")
 
@@ -41,7 +41,7 @@ def started(method: str, kind: Any = managers.SyncManager) -> Iterator[Any]:
 
 def psutil_gone(manager: Any) -> None:
     pid = manager._process.pid
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    wait_until(lambda: has_ended(pid))
 
 
 def kill(manager: Any) -> None:
@@ -289,7 +289,7 @@ def test_shutdown_is_bounded(method: str, state: str) -> None:
         began = time.monotonic()
         manager.shutdown()
     assert time.monotonic() - began < 30  # each step 0.2 s; much for a loaded machine
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert has_ended(pid)
     with pytest.raises((EOFError, OSError)):
         numbers.append(1)
 
@@ -326,7 +326,7 @@ def test_a_fork_child_of_a_killed_server_goes_with_the_program(method: str, tmp_
     with running(write(tmp_path, FORKS), method, stdin=-1) as program:
         server, child = map(psutil.Process, map(int, program.line().split()))
         server.kill()
-        wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: state_of(server) == psutil.STATUS_ZOMBIE)
         assert child.is_running()
         program.tell("end")
         assert program.line() == "main ends"
@@ -366,7 +366,7 @@ def test_the_server_goes_with_a_killed_owner_and_leaves_nothing(
         os.kill(owner, signal.SIGKILL)
         if who == "child":
             program.wait_for("joined")
-        wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: state_of(server) == psutil.STATUS_ZOMBIE)
         if who == "main":
             program.process.wait(30)
             program.leaves_nothing()

@@ -19,6 +19,7 @@ from tests.contract.orphans import WAYS, Family, family
 from tests.contract.programs import (
     each_kept_method,
     each_method,
+    name_of,
     run_text,
     running,
     wait_until,
@@ -304,7 +305,7 @@ def test_what_a_child_left_by_itself_is_let_go_at_a_normal_end_only(
     path = write(tmp_path, LEAVES_SOMETHING)
     with running(path, method, "normal", leaves=True) as program:
         assert program.finish().code == 0
-        wait_until(lambda: [p.name() for p in program.processes()] == ["sleep"], program.picture)
+        wait_until(lambda: [name_of(p) for p in program.processes()] == ["sleep"], program.picture)
     if method == "fork":
         return  # what is below a child of main's own that has ended, nobody holds
     with running(path, method, "killed") as program:

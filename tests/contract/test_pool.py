@@ -35,6 +35,7 @@ from tests.contract.programs import (
     METHODS,
     each_method,
     fork_beside_pytests_threads,
+    has_ended,
     run_command,
     run_text,
     running,
@@ -889,15 +890,8 @@ def test_a_copy_that_a_call_forks_is_no_worker(method: str) -> None:
     with Crowd("pool", method, 1) as crowd:
         copies = [crowd.call(calls.fork_and_return_twice)() for _ in range(5)]
         assert all(copies), copies  # the worker's answers
-        wait_until(lambda: all(_has_ended(pid) for pid in copies))
+        wait_until(lambda: all(has_ended(pid) for pid in copies))
         assert crowd.call(calls.square, 3)() == 9
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # its parent does not look
-    except psutil.NoSuchProcess:
-        return True
 
 
 @each_kind

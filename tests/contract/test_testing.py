@@ -18,7 +18,7 @@ import pytest
 
 import procession
 from procession import testing
-from tests.contract.programs import run_text
+from tests.contract.programs import name_of, run_text
 
 pytest_plugins = ["pytester"]
 
@@ -46,7 +46,7 @@ def test_a_process_that_is_left_is_shown_and_ended(method: str) -> None:
 
 def names_below(pid: int) -> list[str]:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [child.name() for child in psutil.Process(pid).children()]
+        return [name_of(child) for child in psutil.Process(pid).children()]
     return []
 
 

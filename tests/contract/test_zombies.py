@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.contract.programs import running, wait_until, write
+from tests.contract.programs import name_of, running, state_of, wait_until, write
 
 PROGRAM = """
 import sys
@@ -51,23 +51,10 @@ def test_children_that_nobody_joins_leave_no_zombies(
 def below(pid: int) -> list[psutil.Process]:
     """All below a process, zombies too, but the keeper and its spares."""
     everyone = psutil.Process(pid).children(recursive=True)
-    return [process for process in everyone if not name_of(process).startswith("pn-")]
+    named = ((process, name_of(process)) for process in everyone)
+    return [process for process, name in named if name and not name.startswith("pn-")]
 
 
 def living(pid: int) -> list[psutil.Process]:
     """Those that have not ended."""
     return [process for process in below(pid) if state_of(process) != psutil.STATUS_ZOMBIE]
-
-
-def name_of(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return "pn-gone"
-
-
-def state_of(process: psutil.Process) -> str:
-    try:
-        return str(process.status())
-    except psutil.Error:
-        return str(psutil.STATUS_ZOMBIE)
