@@ -12,6 +12,8 @@ import pytest
 
 import procession
 from procession import How, ProcessDied, StillRunning
+from procession._child.ending import describe
+from procession._wire.outcome import dump_outcome, load_outcome, remote_text
 from tests.contract.programs import (
     each_method,
     fork_beside_pytests_threads,
@@ -22,6 +24,7 @@ from tests.contract.programs import (
 from tests.contract.targets import (
     CannotBeUnpickled,
     Colour,
+    FailsOnLoad,
     InterruptedWhilePickled,
     Plain,
     Point,
@@ -322,6 +325,27 @@ def test_a_base_exception_is_a_failure_too(method: str) -> None:
 @each_method
 def test_an_exception_with_long_words_is_whole(method: str) -> None:
     assert len(str(failed(method, "long"))) == 500_000
+
+
+@pytest.mark.parametrize("line", ["long ", "a line\n"])
+def test_long_words_of_an_exception_go_once(line: str) -> None:
+    """Laid out again and again, 50 MB of them took ten seconds."""
+    words = line * 200_000
+    error = ValueError("short")
+    error.__cause__, error.__context__ = KeyError(1, words), ValueError(words)
+    error.add_note(words[1:])
+    stand_in = load_outcome(dump_outcome(error=FailsOnLoad(words))).error
+    assert isinstance(stand_in, procession.errors.RemoteError)
+    assert stand_in.message == f"FailsOnLoad: {words}"
+    blob = dump_outcome(error=error)
+    assert len(blob) < 2 * len(words) + 50_000  # one object twice, and another string
+    arrived = load_outcome(blob).error
+    assert arrived is not None
+    assert [arrived.__cause__.args, arrived.__notes__] == [(1, words), [words[1:]]]  # type: ignore[union-attr]
+    text = remote_text(blob)
+    assert len(text) < 50_000
+    assert f"… ({len(words) - 1} characters)" in text
+    assert len(describe(ValueError(words))) == 120
 
 
 @each_method

@@ -24,6 +24,7 @@ interrupted = False
 """Whether a KeyboardInterrupt that nothing caught ends this child."""
 
 _TEXT = 120  # characters of an exception that the table has room for
+_LOOKED_AT = 50 * _TEXT  # and those of it in which they are found
 
 
 class LastWords:
@@ -121,7 +122,7 @@ def describe(error: BaseException | None) -> str:
     """An exception in one short line: ``ValueError: bad header``."""
     name = type(error).__name__
     try:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error)[:_LOOKED_AT].split())
     except Exception:
         text = ""
     return f"{name}: {text}"[:_TEXT] if text else name

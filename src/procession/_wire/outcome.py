@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+LONG = 10_000  # characters of an exception's words in a traceback; it has them all itself
+
+
 class Outcome:
     """One of the two."""
 
@@ -32,45 +35,61 @@ def dump_outcome(value: Any = None, error: BaseException | None = None) -> bytes
             return pickle.dumps(("value", _dump(value)))
         except Exception as failure:
             error = _unpicklable(value, failure)
-    text = _formatted(error)
-    description = (type(error).__module__, type(error).__qualname__, _words(error), text)
+    text, description = _formatted(error), _described(error)
     try:
-        pickled = _dump_error(error)
+        return _dump_error(error, text, description)
     except Exception as failure:
-        return pickle.dumps(("remote", description, _words(failure)))
-    return pickle.dumps(("error", pickled, description))
+        return pickle.dumps(("remote", text)) + pickle.dumps((description, _words(failure)))
 
 
 def load_outcome(blob: bytes) -> Outcome:
     """The outcome; never raises: what cannot be rebuilt here comes as a `RemoteError`."""
-    kind, *rest = pickle.loads(blob)
+    import io
+
+    unpickler = pickle.Unpickler(io.BytesIO(blob))
+    kind, held = unpickler.load()
+    if kind == "value":
+        try:
+            return Outcome(pickle.loads(held), None)
+        except BaseException as failure:
+            why = f"it cannot be unpickled: {_words(failure)}"
+            return Outcome(None, ResultNotPicklable(f"the result arrived, but {why}"))
+    description, why = unpickler.load()
     if kind == "remote":
-        description, why = rest
-        module, qualname, message, text = description
-        why = f"it cannot be pickled: {why}"
-        return Outcome(None, RemoteError(module, qualname, message, text, why))
+        return Outcome(None, _stand_in(description, held, f"it cannot be pickled: {why}"))
     try:
-        if kind == "value":
-            return Outcome(pickle.loads(rest[0]), None)
-        error = pickle.loads(rest[0])
+        error = unpickler.load()
         if not isinstance(error, BaseException):
             raise TypeError(f"it became a {type(error).__qualname__}")
     except BaseException as failure:
         why = f"it cannot be unpickled: {_words(failure)}"
-        if kind == "value":
-            return Outcome(None, ResultNotPicklable(f"the result arrived, but {why}"))
-        module, qualname, message, text = rest[1]
-        return Outcome(None, RemoteError(module, qualname, message, text, why))
+        return Outcome(None, _stand_in(description, held, why))
     return Outcome(None, error)
 
 
 def remote_text(blob: bytes) -> str:
-    """The traceback of an outcome's exception, as that process would have printed it."""
-    kind, *rest = pickle.loads(blob)
-    if kind == "value":
-        return ""
-    text: str = rest[0 if kind == "remote" else 1][3]
-    return text
+    """The traceback of an outcome's exception, as that process would have printed it.
+
+    Long words are cut in it.
+    """
+    kind, held = pickle.loads(blob)  # what follows it is left alone
+    return "" if kind == "value" else held
+
+
+def _described(error: BaseException) -> tuple[str, str, str, str | None]:
+    """What tells of an exception that cannot come itself: module, two names, words."""
+    kind = type(error)
+    try:
+        message = "".join((str(error),))  # the very object that is its argument, where it may be
+    except Exception:
+        message = None
+    return kind.__module__, kind.__qualname__, kind.__name__, message
+
+
+def _stand_in(description: tuple[str, str, str, str | None], text: str, why: str) -> RemoteError:
+    module, qualname, name, message = description
+    words = name if message is None else f"{name}: {message}"
+    return RemoteError(module, qualname, words, text, why)
 
 
 def _dump(value: Any) -> bytes:
@@ -88,10 +107,12 @@ def _dump(value: Any) -> bytes:
         return pickled
 
 
-def _dump_error(error: BaseException) -> bytes:
+def _dump_error(error: BaseException, text: str, description: Any) -> bytes:
     """Pickle an exception with its traceback, by tblib's reducers in a pickler of our own.
 
-    Nothing is registered with copyreg: the user's own pickles stay what they are.
+    What stands in for it where it cannot be unpickled goes ahead, in pickles of its own, and by
+    one pickler: a message of many megabytes goes once. Nothing is registered with copyreg: the
+    user's own pickles stay what they are.
     """
     import copyreg
     import io
@@ -111,7 +132,10 @@ def _dump_error(error: BaseException) -> bytes:
             return NotImplemented
 
     buffer = io.BytesIO()
-    Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(error)
+    pickler = Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dump(("error", text))
+    pickler.dump((description, ""))
+    pickler.dump(error)
     return buffer.getvalue()
 
 
@@ -192,6 +216,27 @@ def _formatted(error: BaseException) -> str:
     import traceback
 
     try:
-        return "".join(traceback.format_exception(error))
+        told = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+        _shorten(told)
+        return "".join(told.format())
     except Exception:
         return ""
+
+
+def _shorten(told: Any) -> None:
+    """Cut long words and notes: to lay out megabytes of them takes seconds."""
+    left = [told]
+    while left:
+        part = left.pop()
+        if part is None:
+            continue
+        part._str = _cut(getattr(part, "_str", None))
+        if isinstance(part.__notes__, list):
+            part.__notes__ = [_cut(note) for note in part.__notes__]
+        left += [part.__cause__, part.__context__, *(part.exceptions or ())]
+
+
+def _cut(text: Any) -> Any:
+    if not isinstance(text, str) or len(text) <= LONG:
+        return text
+    return f"{text[:LONG]}… ({len(text)} characters)"
