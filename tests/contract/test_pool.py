@@ -164,13 +164,17 @@ WHERES: dict[str, Callable[[Crowd, str], Any]] = {
 IN_MAIN = ("pickling the call", "unpickling the result")  # where a death is the program's own
 
 
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("spawn", "fork")]
+
+
+@pytest.mark.parametrize("method", ["forkserver", *SLOW])
 @each_kind
 @pytest.mark.parametrize("how", calls.HOWS)
 @pytest.mark.parametrize("where", WHERES)
-def test_every_place_and_way_of_going_wrong(kind: str, where: str, how: str) -> None:
+def test_every_place_and_way_of_going_wrong(kind: str, where: str, how: str, method: str) -> None:
     if where in IN_MAIN and how in DIED:
         pytest.skip("that ends the program itself")
-    with Crowd(kind, "forkserver") as crowd:
+    with Crowd(kind, method) as crowd:
         before = [crowd.call(calls.square, n) for n in range(4)]
         error = outcome(lambda: WHERES[where](crowd, how)())
         after = [crowd.call(calls.square, n) for n in range(4)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import logging
 import os
 import resource
 import signal
@@ -195,6 +196,32 @@ def test_a_start_that_failed_is_tried_again(size: int) -> None:
         Refusing.refuses = 0
         pool.terminate()
         pool.join()
+
+
+def test_why_no_worker_can_be_started_is_logged_once_while_others_are_there() -> None:
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = procession.get_logger()
+    logger.addHandler(handler)
+    pool = Refusing(2, context=procession.get_context("forkserver"))
+    try:
+        pool.apply(calls.pid)
+        for times in (1, 2):
+            Refusing.refuses = 3
+            with pytest.raises(procession.WorkerDied):
+                pool.apply_async(calls.kill_holding, (None,)).get(LIMIT)
+            assert wait_until(lambda: len(pool._pool) == 2 and not Refusing.refuses)
+            assert len(heard) == times  # not at each of the three
+    finally:
+        Refusing.refuses = 0
+        pool.terminate()
+        pool.join()
+        logger.removeHandler(handler)
+    assert heard[0] == (
+        "a worker cannot be started (BlockingIOError: [Errno 11] no more processes); "
+        "1 of 2 are there, and it is tried again"
+    )
 
 
 def test_a_pool_that_can_start_no_worker_says_so() -> None:

@@ -459,6 +459,8 @@ class Crew:
         except Exception as error:
             self._break(error)
             return None
+        if self._staff.untold:
+            self.later(self._staff.tell)
         if self._staff.hires_at < self._wakes_at:
             self.kick()
         return hand

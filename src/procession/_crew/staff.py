@@ -12,6 +12,7 @@ import select
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing import util
 from typing import Any
 
 from procession._crew import encoding, worker
@@ -65,7 +66,10 @@ class Staff:
         self._tasks = tasks
         self._by_fd: dict[int, Hand] = {}
         self._failed = 0
+        self._causes: set[tuple[Any, ...]] = set()
         self._trim_pause = IDLE
+        self.untold: list[str] = []
+        """Why starts failed that are tried again; `tell` logs it, without the crew's lock."""
 
     # --- started ---------------------------------------------------------------------------
 
@@ -92,16 +96,33 @@ class Staff:
             return None
         try:
             hand = self._seat(*self._start())
-        except Exception:
+        except Exception as error:
             self._failed += 1
             self.hires_at = math.inf
             if not self.hands and self._failed >= ATTEMPTS:
                 raise
+            self._note_cause(error)
             self.hires_at = time.monotonic() + min(HIRE_PAUSE * 2.0**self._failed, LONGEST_PAUSE)
             return None
         self._failed = 0
+        self._causes.clear()
         self.hires_at = math.inf
         return hand
+
+    def _note_cause(self, error: Exception) -> None:
+        """Each cause is told once until a start succeeds, however often it is tried again."""
+        cause = type(error), getattr(error, "errno", None)
+        if cause not in self._causes:
+            self._causes.add(cause)
+            self.untold.append(
+                f"a worker cannot be started ({type(error).__name__}: {error}); "
+                f"{len(self.hands)} of {self.size} are there, and it is tried again"
+            )
+
+    def tell(self) -> None:
+        """Log what went wrong with starts."""
+        while self.untold:
+            util.get_logger().warning("%s", self.untold.pop(0))
 
     def _start(self) -> tuple[Any, Channel, Slate]:
         ours, theirs = encoding.pair()
