@@ -134,7 +134,7 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
-PROGRAMS = ("aiomultiprocess", "black", "celery", "debugpy", "distributed", "flask", "gunicorn")
+PROGRAMS = ("aiomultiprocess", "black", "celery", "distributed", "flask", "gunicorn")
 PROGRAMS += ("ipykernel", "pylint", "pytest-cov", "scipy", "sphinx", "tqdm", "uvicorn")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -113,10 +114,32 @@ def test_options_of_the_interpreter_are_kept(tmp_path: Path) -> None:
     assert said[7] == ["error"]
 
 
-def test_an_option_that_shuts_us_out_is_refused(tmp_path: Path) -> None:
-    done = run_command([*PYTHON, "-I", "-m", "procession", "run", "-c", "print(1)"])
+def test_the_command_to_paste_has_the_interpreters_options_too() -> None:
+    flags = ["-X", "utf8", "-W", "error", "-B", "-u"]
+    done = run_command([*PYTHON, "-Xutf8", "-W", "error", "-Bu", *RUN[1:], "-c", "print(1)"])
+    again = [Path(sys.executable).name, *flags, "-m", "procession", "run", "-o", "c.plr"]
+    assert shlex.split(done.err.splitlines()[-1]) == [*again, "-c", "print(1)"]
+
+
+def test_what_started_the_command_is_not_put_before_the_program(tmp_path: Path) -> None:
+    """A debugger, a profiler: their own arguments are not the interpreter's."""
+    write(tmp_path, "print('program')", "program.py")
+    text = """
+    import runpy, sys
+    print("wrapped", flush=True)
+    del sys.argv[:2]
+    runpy.run_module("procession", run_name="__main__", alter_sys=True)
+    """
+    write(tmp_path, text, "wrapping.py")
+    done = run_command([*PYTHON, "wrapping.py", *QUIET[1:], "program.py"], cwd=tmp_path)
+    assert (done.lines, done.err) == (["wrapped", "program"], "")
+
+
+@pytest.mark.parametrize("option", ["-I", "-BsE"])
+def test_an_option_that_shuts_us_out_is_refused(option: str) -> None:
+    done = run_command([*PYTHON, option, "-m", "procession", "run", "-c", "print(1)"])
     assert (done.code, done.out) == (125, "")
-    assert "-I" in done.err
+    assert f"-{option[-1]}" in done.err
 
 
 def test_the_users_own_site_customisation_runs(tmp_path: Path) -> None:

@@ -85,11 +85,26 @@ def run(
 
 
 def interpreter_flags() -> list[str]:
-    """The options that this interpreter itself was given, for the program's."""
-    given = sys.orig_argv
-    end = len(given) - (len(sys.argv) - 1)  # where our own arguments begin
-    end -= 2 if given[end - 2 : end] == ["-m", "procession"] else 1
-    return given[1:end]
+    """The options that this interpreter itself was given, for the program's; a letter each.
+
+    What follows them may be more than our own name: a debugger starts this command by its own.
+    """
+    given = iter(sys.orig_argv[1:])
+    flags: list[str] = []
+    for word in given:
+        if not word.startswith("-") or word == "-":
+            break
+        if word.startswith("--"):
+            flags += [word, next(given, "")]  # --check-hash-based-pycs: no other runs a program
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "cm":  # the program
+                return flags
+            flags.append(f"-{letter}")
+            if letter in "WX":
+                flags.append(word[at:] or next(given, ""))
+                break
+    return flags
 
 
 def _environment(recording: int) -> dict[str, str]:

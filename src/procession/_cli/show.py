@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from procession import lifeline
@@ -49,8 +50,22 @@ def next_command(timeline: lifeline.Timeline, path: str | None) -> str:
     """What to type next, ready to paste: show the file, or run again and keep it."""
     if path is not None:
         return plain(["procession", "show", path])
-    if not timeline.command or timeline.command[0] in ("-", ""):
+    flags, program = _split(timeline.command)
+    if not program or program[0] in ("-", ""):
         return ""
     stem = os.path.splitext(os.path.basename(timeline.main.name))[0].lstrip("-.") or "program"
     stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
-    return plain(["procession", "run", "-o", f"{stem}.plr", *timeline.command])
+    us = ["procession"]
+    if flags:  # they belong to the interpreter, and procession takes none of them
+        us = [os.path.basename(sys.executable), *flags, "-m", *us]
+    return plain([*us, "run", "-o", f"{stem}.plr", *program])
+
+
+def _split(command: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The interpreter's options, one to a word, and the program."""
+    at = 0
+    while command[at : at + 1] and command[at].startswith("-"):
+        if command[at] in ("-", "-m", "-c"):
+            break
+        at += 2 if command[at] in ("-W", "-X") or command[at].startswith("--") else 1
+    return command[:at], command[at:]
