@@ -1,11 +1,11 @@
 """What one bad call does to a pool: ours beside the standard library's and the peers'.
 
-    python -m benchmarks.failure_table [--library NAME] [--method NAME] [--wait 12]
+    python -m benchmarks.failure_table [--library NAME] [--method NAME] [--wait 12] [--write]
 
 Two workers get eight calls, the fourth of which goes wrong in one of seven ways. Each cell is a
 program of its own. "only it" is what is wanted: that call fails, with its cause, and no other. An
-initializer that fails is to fail all calls at once with its own exception. Exit status 1 if a cell
-of ours is not as wanted.
+initializer that fails is to fail all calls at once with its own exception. With --write the tables
+go to docs/failure-table.md. Exit status 1 if a cell of ours is not as wanted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import sys
 import tempfile
 from typing import Any
 
+from benchmarks import tables
 from benchmarks.pools import OURS, Workers, available
 from tests.contract import calls
 from tests.contract.programs import METHODS
 
 INITIALIZER = "failing initializer"
 ROWS = (*calls.ROWS, INITIALIZER)
+FIRST = "what one call does"
 CALLS, BAD = 8, 3
 CAUSES = {
     "SIGKILL": ("SIGKILL", "-9", "signal 9"),
@@ -38,33 +40,66 @@ CAUSES = {
 }
 
 
+PAGE = tables.DOCS / "failure-table.md"
+_HEAD = """\
+# What one bad call does to a pool
+
+Two workers get eight calls, the fourth of which goes wrong. *Only it* is what is wanted: that call
+fails, with its cause, and no other; an initializer that fails is to fail all calls at once, with
+its own exception. *Cause lost* means that the exception does not say what happened; *hang* that not
+all calls had ended after {wait:g} seconds. How many calls a broken pool takes along depends on the
+moment. loky takes a start method of its own.
+
+Printed by `nox -s failure_table` (with `-- --write` it writes this page), which fails when a cell
+of ours is not as wanted. {versions}.
+"""
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--library", action="append", choices=available())
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--wait", type=float, default=12.0, help="seconds until it is a hang")
+    parser.add_argument("--write", action="store_true", help="write docs/failure-table.md")
     parser.add_argument("--cell", nargs=3, metavar=("LIBRARY", "METHOD", "ROW"))
     options = parser.parse_args()
     if options.cell:
         print(json.dumps(run_cell(*options.cell)), flush=True)
         os._exit(0)  # whatever it left running is not what is asked here
-    bad = 0
+    if options.write and (options.library or options.method):
+        parser.error("--write wants all libraries and methods")
+    libraries = options.library or available()
+    found = {}
     for method in options.method or METHODS:
-        print(f"\n### Start method {method}\n")
-        libraries = options.library or available()
-        print("| what one call does | " + " | ".join(libraries) + " |")
-        print("|---" * (len(libraries) + 1) + "|", flush=True)
+        rows = [[FIRST, *libraries]]
         for row in ROWS:
-            cells = [cell(library, method, row, options.wait) for library in libraries]
-            wanted = "fails at once" if row == INITIALIZER else "only it"
-            bad += sum(
-                not text.startswith(wanted)
-                for library, text in zip(libraries, cells, strict=True)
-                if library in OURS
-            )
-            print(f"| {row} | " + " | ".join(cells) + " |", flush=True)
+            rows.append([row, *(cell(library, method, row, options.wait) for library in libraries)])
+            print(f"{method}: {' | '.join(rows[-1])}", file=sys.stderr, flush=True)
+        found[method] = rows
+        print(f"\n## Start method {method}\n\n{tables.markdown(rows)}", flush=True)
+    if options.write:
+        PAGE.write_text(page(found, tables.versions(libraries), options.wait), encoding="utf-8")
+    bad = sum(map(_not_as_wanted, found.values()))
     raise SystemExit(f"{bad} cells of ours are not as wanted" if bad else 0)
+
+
+def page(found: dict[str, list[list[str]]], versions: str, wait: float) -> str:
+    """The text of docs/failure-table.md: a table for each start method."""
+    text = _HEAD.format(versions=versions, wait=wait)
+    for method, rows in found.items():
+        text += f"\n## Start method {method}\n\n{tables.markdown(rows)}"
+    return text
+
+
+def _not_as_wanted(rows: list[list[str]]) -> int:
+    head, *rest = rows
+    return sum(
+        not text.startswith("fails at once" if row[0] == INITIALIZER else "only it")
+        for row in rest
+        for library, text in zip(head, row, strict=True)
+        if library in OURS
+    )
 
 
 def cell(library: str, method: str, row: str, wait: float) -> str:

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import os
-import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from benchmarks import tables
 from benchmarks.pools import PEERS, Workers, available
 from tests.contract.programs import Program
 
-PAGE = Path(__file__).parent.parent / "docs" / "orphan-table.md"
+PAGE = tables.DOCS / "orphan-table.md"
 LIBRARIES = {  # the column: the pool that stands for it, and the package of its other processes
     "procession": ("procession Pool", "procession"),
     "multiprocessing": ("standard Pool", "multiprocessing"),
@@ -59,21 +57,20 @@ def main() -> None:
     if options.play:
         play(*options.play)
     libraries = [name for name, (pool, _) in LIBRARIES.items() if pool in available()]
-    rows = [["below main", *libraries], ["---"] * (len(libraries) + 1)]
+    rows = [["below main", *libraries]]
     for kind in KINDS:
         rows.append([kind, *(cell(library, kind, options.wait) for library in libraries)])
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    print(table)
+    print(tables.markdown(rows))
     if options.write:
-        PAGE.write_text(_HEAD.format(versions=_versions(libraries)) + table, encoding="utf-8")
-    bad = sum(row[1] != "nothing" for row in rows[2:])
+        PAGE.write_text(page(rows, tables.versions(libraries)), encoding="utf-8")
+    bad = sum(row[1] != "nothing" for row in rows[1:])
     raise SystemExit(f"{bad} cells of ours are not as wanted" if bad else 0)
 
 
-def _versions(libraries: list[str]) -> str:
-    peers = [f"{name} {importlib.metadata.version(name)}" for name in libraries if name in PEERS]
-    return ", ".join([f"CPython {platform.python_version()}", *peers])
+def page(rows: list[list[str]], versions: str) -> str:
+    """The text of docs/orphan-table.md."""
+    return _HEAD.format(versions=versions) + tables.markdown(rows)
 
 
 def cell(library: str, kind: str, wait: float) -> str:

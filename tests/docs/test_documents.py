@@ -10,7 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from tests.contract.programs import run_command, run_text
+from benchmarks import failure_table, orphans_of_peers
+from benchmarks.pools import OURS, PEERS, STANDARD
+from tests.contract.programs import METHODS, run_command, run_text
 
 DOCUMENTS = (
     "README.md",
@@ -146,6 +148,31 @@ def test_readmes_picture_is_what_is_drawn_today(root: Path) -> None:
 def test_readmes_tables_and_figures_are_those_that_were_stored(root: Path) -> None:
     stale = list(tool_of_docs(root, "readme").stale())
     assert not stale, "python docs/readme.py pastes fresh ones"
+
+
+def test_the_tables_pages_are_as_their_tools_write_them(root: Path) -> None:
+    """All but the cells, the versions and the seconds, which are what was found."""
+    tool = tool_of_docs(root, "readme")
+    text = failure_table.PAGE.read_text(encoding="utf-8")
+    found = tool._tables(failure_table.PAGE)
+    assert [[row[0] for row in rows] for rows in found] == [
+        [failure_table.FIRST, *failure_table.ROWS]
+    ] * len(METHODS)
+    assert [rows[0][1:] for rows in found] == [[*OURS, *STANDARD, *PEERS]] * len(METHODS)
+    said = dict(zip(METHODS, found, strict=True))
+    wait = float(re.findall(r"([\d.]+) seconds", text)[0])
+    assert text == failure_table.page(said, versions(text), wait)
+    text = orphans_of_peers.PAGE.read_text(encoding="utf-8")
+    (rows,) = tool._tables(orphans_of_peers.PAGE)
+    assert [row[0] for row in rows[1:]] == list(orphans_of_peers.KINDS)
+    assert rows[0][1:] == list(orphans_of_peers.LIBRARIES)
+    assert text == orphans_of_peers.page(rows, versions(text))
+
+
+def versions(text: str) -> str:
+    (found,) = re.findall(r"CPython .*(?=\.\n)", text)
+    assert [name in found for name in PEERS] == [True] * len(PEERS)
+    return found
 
 
 def test_readmes_tables_have_every_row_and_no_cell_of_ours_that_is_not_as_wanted(
