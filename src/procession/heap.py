@@ -18,7 +18,7 @@ from multiprocessing import context, reduction
 from typing import Any
 
 from procession._kernel import memfd
-from procession._shared import parcels
+from procession._shared import parcels, pickling
 
 __all__ = ["Arena", "BufferWrapper", "Heap"]
 
@@ -73,7 +73,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _reduce_arena(arena: Arena) -> tuple[Any, ...]:
+def _reduce_arena(arena: Arena, carrier: parcels.Carrier | None = None) -> tuple[Any, ...]:
     if _identity(arena.fd) != arena.key:
         raise ValueError(
             "this process closed the descriptor of its shared memory (as code that daemonises "
@@ -86,23 +86,24 @@ def _reduce_arena(arena: Arena) -> tuple[Any, ...]:
             arena.token,
             parcels.for_child(popen, arena.token, arena.fd),
         )
-    arena.keeper = parcels.deposit(arena.token, arena.fd, arena.keeper)
-    return _from_guard, (arena.size, arena.token)
+    arena.keeper = parcels.deposit(arena.token, arena.fd, arena.keeper, carrier)
+    return _from_guard, (arena.size, arena.token, carrier and carrier.item())
 
 
 def _from_start(size: int, token: bytes, parcel: Any) -> Arena:
     return _known.get(token) or Arena(size, parcel.detach(), token)
 
 
-def _from_guard(size: int, token: bytes) -> Arena:
+def _from_guard(size: int, token: bytes, item: bytes | None) -> Arena:
     arena = _known.get(token)
     if arena is None:
-        return Arena(size, parcels.claim(token), token)
-    parcels.arrived(token)
+        return Arena(size, parcels.claim(token, item), token)
+    parcels.arrived(token, item)
     return arena
 
 
 reduction.register(Arena, _reduce_arena)
+pickling.carried.add(_reduce_arena)
 
 
 class _Block:

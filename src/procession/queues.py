@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _native
 from procession._kernel import memory
+from procession._shared import parcels
 from procession._shared.descriptor import Descriptor
 from procession._shared.memory import Region, allocate
-from procession._shared.pickling import dumps
+from procession._shared.pickling import ItemReducers, dumps, dumps_item
 from procession._sync import deaths
 from procession.ending import Ending
 from procession.errors import ItemLostWarning, ProcessionError, TakersGone, WritersGone
@@ -220,6 +221,7 @@ class _Ring(_native.Ring):
         self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
         self._on_writers_gone = on_writers_gone
         self._shared = (region, offset, data, bell)
+        self._reducers = ItemReducers(parcels.Carrier(data.fd))
         self._closed_ends: set[str] = set()
         self._closed = False
 
@@ -239,8 +241,14 @@ class _Ring(_native.Ring):
     def __setstate__(self, state: Any) -> None:
         self._begin(*state)
 
-    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
-        return dumps(item, large_apart)
+    def _dumps(self, item: object, large_apart: bool = True) -> Any:
+        return dumps_item(item, large_apart, self._reducers)
+
+    def _settle(self, item: bytes, number: int) -> None:
+        parcels.place(item, number)
+
+    def _lose(self, first: int, last: int) -> None:
+        parcels.lose(self._reducers.carrier, first, last)
 
     def _loads(self, pickled: Any, buffers: list[Any] | None = None) -> Any:
         return pickle.loads(pickled, buffers=buffers)
@@ -257,7 +265,9 @@ class _Ring(_native.Ring):
 
     def _report_lost(self) -> None:
         while (found := self._reap()) is not None:
-            count, index, generation = found
+            count, index, generation, number = found
+            if number:
+                self._lose(number, number)
             name, pid, ending = self._who(index, generation)
             warnings.warn(
                 f"{deaths.person(name, pid)} {deaths.past(ending)} while it took "
@@ -299,7 +309,9 @@ class _Ring(_native.Ring):
         Args:
             immediate: Drop what is in the queue, too; each item counts as done.
         """
-        self._shut(immediate)
+        kept, dropped = self._shut(immediate)
+        if dropped > kept:
+            self._lose(kept + 1, dropped)
 
     def __iter__(self) -> Iterator[Any]:
         """Take items until the queue is shut down and empty."""
@@ -326,9 +338,9 @@ class Queue(_Ring, _standard.Queue):  # type: ignore[type-arg]
     ) -> None:
         self._make(maxsize, max_bytes, on_writers_gone)
 
-    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
+    def _dumps(self, item: object, large_apart: bool = True) -> Any:
         try:
-            return dumps(item, large_apart)
+            return super()._dumps(item, large_apart)
         except Exception as error:
             hook: Any = getattr(type(self), _HOOK)
             if hook is getattr(_standard.Queue, _HOOK):

@@ -119,9 +119,11 @@ class Guard:
         else:
             self._have_second()
         while True:
-            events = self._epoll.poll(0 if self._segments.sweeping else None)
-            if not events:
+            sweeping = self._segments.sweeping
+            events = self._epoll.poll(0 if sweeping else self._deposits.patience())
+            if sweeping and not events:
                 self._segments.sweep_on()  # what dead programs left, while nobody asks for anything
+            self._deposits.look_around()
             for fd, handler in [(fd, self._handlers[fd]) for fd, _ in events]:
                 # one of the handlers before may have closed it, and the number be another's by now
                 if self._handlers.get(fd) is handler and not handler():
@@ -300,13 +302,17 @@ class Guard:
             self._drain_door()  # what the process said before it ended is in there
             self._ledger.answer(asker, *rest)
         elif kind == messages.DEPOSIT:
-            self._deposits.keep(rest[0], rest[1], fds)
+            self._deposits.keep(fds, *rest)
         elif kind == messages.CLAIM:
             asker = channel.adopt(fds[0])
             self._drain_door()  # it may have been deposited in there
             self._deposits.claim(asker, *rest)
         elif kind == messages.ARRIVED:
             self._deposits.arrived(*rest)
+        elif kind == messages.PLACED:
+            self._deposits.placed(*rest)
+        elif kind == messages.LOST:
+            self._deposits.lost(*rest)
         elif kind == messages.DROP:
             self._deposits.drop(*rest)
         elif kind == messages.SEGMENT:

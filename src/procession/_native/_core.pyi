@@ -564,10 +564,15 @@ class Ring:
         """As ``get(False)``."""
     def qsize(self) -> int:
         """Items that were in it a moment ago."""
-    def _dumps(self, item: object, large_apart: bool = True) -> bytes | tuple[Any, ...] | None:
-        """Pickle what is not plain; a tuple of the pickle and of large buffers that are not in it
-        if `large_apart`. ``None``: it cannot be pickled, and was seen to.
+    def _dumps(self, item: object, large_apart: bool = True) -> Any:
+        """Pickle what is not plain: bytes; a tuple of the pickle and of large buffers that are not
+        in it if `large_apart`; a list of one of the two and a name of the item, of which `_settle`
+        is told what became of it. ``None``: it cannot be pickled, and was seen to.
         """
+    def _settle(self, item: bytes, number: int) -> None:
+        """Its subclass's: an item was the put of this number, from 1; 0: it did not go in."""
+    def _lose(self, first: int, last: int) -> None:
+        """Its subclass's: items of these numbers could not be made of their pickles."""
     def _loads(self, pickled: Any, buffers: list[Any] | None = None) -> Any:
         """And back."""
     def _wait_item(self, timeout: float | None = None, /) -> bool:
@@ -576,16 +581,29 @@ class Ring:
         """One item less to wait for. ValueError: all were reported already."""
     def _join(self, timeout: float | None = None, /) -> bool:
         """Wait until all items are reported; whether they are."""
-    def _shut(self, immediate: bool, /) -> None:
-        """Let nothing in any more; `immediate`: and drop what is in it."""
+    def _shut(self, immediate: bool, /) -> tuple[int, int]:
+        """Let nothing in any more; `immediate`: and drop what is in it. What was taken before: the
+        puts up to the first number; it dropped those behind it, up to the second.
+        """
     def _arm(self) -> int:
         """The bell's descriptor, which from now on is readable while there are items."""
     def _is_alone(self, joining: bool, /) -> bool:
         """Whether a get (or else a join) would wait, and no other process has the queue or is about
         to get it; in doubt: no.
         """
-    def _reap(self) -> tuple[int, int, int] | None:
-        """Items that died in somebody's hands, counted now, and whose: slot, generation."""
+    def _reap(self) -> tuple[int, int, int, int] | None:
+        """Items that died in somebody's hands, counted now, and whose: slot, generation; and which
+        put the last of them was, 0 where that is not known.
+        """
+    @staticmethod
+    def _watch(data: int, /) -> int:
+        """A descriptor of a ring's data by which its owner is no user of it; for `_is_had`.
+
+        OSError: none can be had; EINVAL: who has this ring cannot be found out.
+        """
+    @staticmethod
+    def _is_had(watched: int, /) -> bool:
+        """Whether anybody has the ring, or is about to get it; true in doubt."""
     def _users(self) -> list[tuple[int, int]]:
         """Slot and generation of processes that have or had it."""
     def _stat(self) -> tuple[int, int, int, int, int, int]:

@@ -43,12 +43,16 @@ class Descriptor:
         return self.fd
 
     def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced()
+
+    def reduced(self, carrier: parcels.Carrier | None = None) -> tuple[Any, ...]:
+        """What a pickle has of it; in an item of ``carrier``, if it is one."""
         popen: Any = get_spawning_popen()
         if popen is not None:
             parcel = parcels.for_child(popen, self._token, self.check())
             return _from_start, (self._token, parcel)
-        self._keeper = parcels.deposit(self._token, self.check(), self._keeper)
-        return _from_guard, (self._token,)
+        self._keeper = parcels.deposit(self._token, self.check(), self._keeper, carrier)
+        return _from_guard, (self._token, carrier and carrier.item())
 
     def __del__(self) -> None:
         if self._keeper is not None:
@@ -69,9 +73,9 @@ def _from_start(token: bytes, parcel: Any) -> Descriptor:
     return _present.get(token) or Descriptor(parcel.detach(), token)
 
 
-def _from_guard(token: bytes) -> Descriptor:
+def _from_guard(token: bytes, item: bytes | None) -> Descriptor:
     present = _present.get(token)
     if present is not None:
-        parcels.arrived(token)
+        parcels.arrived(token, item)
         return present
-    return Descriptor(parcels.claim(token), token)
+    return Descriptor(parcels.claim(token, item), token)

@@ -71,6 +71,10 @@ class Region:
         return _open(self.memory.fileno())
 
     def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced()
+
+    def reduced(self, carrier: parcels.Carrier | None = None) -> tuple[Any, ...]:
+        """What a pickle has of it; in an item of ``carrier``, if it is one."""
         popen: Any = get_spawning_popen()
         token, home = self.memory.id(), self.table.id()
         if popen is not None:
@@ -82,9 +86,9 @@ class Region:
         # the guard of our own program keeps the table of another
         foreign = self.table is not _identity.home()
         if foreign:
-            parcels.deposit(home, _open(self.table.fileno()))
-        self._keeper = parcels.deposit(token, self.fileno(), self._keeper)
-        return _from_guard, (token, home, foreign)
+            parcels.deposit(home, _open(self.table.fileno()), carrier=carrier)
+        self._keeper = parcels.deposit(token, self.fileno(), self._keeper, carrier)
+        return _from_guard, (token, home, foreign, carrier and carrier.item())
 
     def __del__(self) -> None:
         if self._keeper is not None:
@@ -145,17 +149,17 @@ def _from_start(token: bytes, parcel: Any, home: bytes, table: Any) -> Region:
     return _take(_native.Memory.attach(parcel.detach()), home)
 
 
-def _from_guard(token: bytes, home: bytes, foreign: bool) -> Region:
+def _from_guard(token: bytes, home: bytes, foreign: bool, item: bytes | None) -> Region:
     if foreign:
         if _identity.known(home) is None:
-            _identity.attach(parcels.claim(home))
+            _identity.attach(parcels.claim(home, item))
         else:
-            parcels.arrived(home)
+            parcels.arrived(home, item)
     region = _present.get(token)
     if region is not None:
-        parcels.arrived(token)
+        parcels.arrived(token, item)
         return region
-    return _take(_native.Memory.attach(parcels.claim(token)), home)
+    return _take(_native.Memory.attach(parcels.claim(token, item)), home)
 
 
 def _take(memory: _native.Memory, home: bytes) -> Region:

@@ -13,12 +13,15 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import connection, reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 from procession._launch import keeper_client
 from procession._shared import parcels
+from procession._shared.descriptor import Descriptor
+from procession._shared.memory import Region
 
 FAR = 128 * 1024
 """Bytes from which a buffer is not copied into the pickle of its item (src/module_items.c)."""
@@ -30,42 +33,49 @@ _ForkingPickler = reduction.ForkingPickler
 # --- connections and sockets ------------------------------------------------------------------
 
 
-def _deposited(fd: int) -> bytes | None:
+def _deposited(fd: int, carrier: parcels.Carrier | None) -> bytes | None:
     """The token under which the guard keeps a descriptor for one claim, if it can."""
     if get_spawning_popen() is not None or keeper_client.present() is None:
         return None
     token = os.urandom(16)
-    parcels.let_go(token, parcels.deposit(token, fd))
+    parcels.let_go(token, parcels.deposit(token, fd, carrier=carrier))
     return token
 
 
-def reduce_connection(conn: connection.Connection[Any, Any]) -> tuple[Any, ...]:
+def reduce_connection(
+    conn: connection.Connection[Any, Any], carrier: parcels.Carrier | None = None
+) -> tuple[Any, ...]:
     """A connection as a pickle has it."""
-    token = _deposited(conn.fileno())
+    token = _deposited(conn.fileno(), carrier)
     end = conn.readable, conn.writable
     if token is None:
         return _inherited_connection, (type(conn), reduction.DupFd(conn.fileno()), *end)
-    return _claimed_connection, (type(conn), token, *end)
+    return _claimed_connection, (type(conn), token, *end, carrier and carrier.item())
 
 
 def _inherited_connection(kind: Any, passed: Any, readable: bool, writable: bool) -> Any:
     return kind(passed.detach(), readable, writable)
 
 
-def _claimed_connection(kind: Any, token: bytes, readable: bool, writable: bool) -> Any:
-    return kind(parcels.claim(token), readable, writable)
+def _claimed_connection(
+    kind: Any, token: bytes, readable: bool, writable: bool, item: bytes | None
+) -> Any:
+    return kind(parcels.claim(token, item), readable, writable)
 
 
-def _reduce_socket(sock: socket.socket) -> tuple[Any, ...]:
-    token = _deposited(sock.fileno())
+def _reduce_socket(sock: socket.socket, carrier: parcels.Carrier | None = None) -> tuple[Any, ...]:
+    token = _deposited(sock.fileno(), carrier)
     if token is None:
         standard: tuple[Any, ...] = _STANDARD[socket.socket](sock)
         return standard
-    return _claimed_socket, (token, sock.family, sock.type, sock.proto)
+    end = sock.family, sock.type, sock.proto
+    return _claimed_socket, (token, *end, carrier and carrier.item())
 
 
-def _claimed_socket(token: bytes, family: int, kind: int, protocol: int) -> socket.socket:
-    return socket.socket(family, kind, protocol, fileno=parcels.claim(token))
+def _claimed_socket(
+    token: bytes, family: int, kind: int, protocol: int, item: bytes | None
+) -> socket.socket:
+    return socket.socket(family, kind, protocol, fileno=parcels.claim(token, item))
 
 
 _STANDARD: dict[Any, Callable[[Any], Any]] = {
@@ -111,13 +121,79 @@ class _Reducers:
 
 _reducers = _Reducers()
 
+carried: set[Callable[..., Any]] = {reduce_connection, _reduce_socket}
+"""Reducers that take `carrier`, too: registered by who has something that goes by the guard."""
 
-def dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
+
+class ItemReducers:
+    """The reducers of one queue's items: what goes by the guard says in which item it goes.
+
+    By them only, not by what a pickle inside the pickle does: that may be unpickled much later,
+    when its queue is gone.
+    """
+
+    def __init__(self, carrier: parcels.Carrier) -> None:
+        self.carrier = carrier
+        self._all: dict[Any, Any] = {}
+        self._own: dict[Any, Any] = {}
+
+    def merged(self) -> dict[Any, Any]:
+        """As `_Reducers` has it."""
+        everywhere = _reducers.merged()
+        if everywhere is not self._all:
+            self._all = everywhere
+            known = {Region: Region.reduced, Descriptor: Descriptor.reduced, **everywhere}
+            ours = {*carried, Region.reduced, Descriptor.reduced}
+            self._own = {
+                kind: partial(reducer, carrier=self.carrier) if reducer in ours else reducer
+                for kind, reducer in known.items()
+            }
+        return self._own
+
+
+def dumps_item(
+    value: object, large_apart: bool, reducers: ItemReducers
+) -> bytes | tuple[Any, ...] | list[Any]:
+    """Pickle an item of a queue.
+
+    Args:
+        value: The item.
+        large_apart: As for `dumps`.
+        reducers: Its queue's.
+
+    Returns:
+        As `dumps`; where the item takes something along, a list of that and of the item's name,
+        of which the guard has to be told what became of it (`parcels.place`).
+
+    Raises:
+        Exception: What pickle raised.
+    """
+    carrier = reducers.carrier
+    outer = carrier.take()  # an item that puts another one while it is pickled
+    try:
+        pickled = dumps(value, large_apart, reducers)
+    except BaseException:
+        item = carrier.take()
+        if item is not None:
+            parcels.place(item, 0)
+        raise
+    else:
+        item = carrier.take()
+    finally:
+        if outer is not None:
+            carrier.resume(outer)
+    return pickled if item is None else [pickled, item]
+
+
+def dumps(
+    value: object, large_apart: bool = False, reducers: _Reducers | ItemReducers = _reducers
+) -> bytes | tuple[Any, ...]:
     """Pickle as `ForkingPickler.dumps` does.
 
     Args:
         value: What is pickled.
         large_apart: Leave large buffers (of arrays and the like) where they are.
+        reducers: By which.
 
     Returns:
         The pickle; where large buffers are apart, a tuple of it and of them.
@@ -130,7 +206,7 @@ def dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
     file = io.BytesIO()
     if not large_apart:
         plain = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
-        plain.dispatch_table = _reducers.merged()
+        plain.dispatch_table = reducers.merged()
         plain.dump(value)
         return file.getvalue()
     apart: list[memoryview] = []
@@ -146,6 +222,6 @@ def dumps(value: object, large_apart: bool = False) -> bytes | tuple[Any, ...]:
         return False
 
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band)
-    pickler.dispatch_table = _reducers.merged()
+    pickler.dispatch_table = reducers.merged()
     pickler.dump(value)
     return (file.getbuffer(), *apart) if apart else file.getvalue()

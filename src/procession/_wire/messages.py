@@ -8,8 +8,12 @@ Over the *door* (everybody writes, the guard reads):
     (OUTCOME, index, generation, bytes)  a child's value or exception; in a memfd where large
     (FETCH, index, generation)           the owner asks for it; with a socket for the answer
     (DEPOSIT, token, owner)              keep this descriptor, which is on its way to somebody
-    (CLAIM, token)                       it has come; with a socket for the descriptor
-    (ARRIVED, token)                     it has come to somebody who has it already
+    (DEPOSIT, token, owner, item, queue)   in an item of a queue (0: it cannot be watched); with
+                                         the descriptor of the queue's data
+    (CLAIM, token, item)                 it has come; with a socket for the descriptor
+    (ARRIVED, token, item)               it has come to somebody who has it already
+    (PLACED, item, number)               the item's number in its queue; 0: it did not go in
+    (LOST, queue, first, last)           nobody will ever have the items of these numbers
     (DROP, token, owner)                 who deposited it has no use for it any more
     (SEGMENT, name, inode)               named shared memory is to go with the program; with the
                                          folder it is in, held (`_kernel.segments`)
@@ -53,6 +57,8 @@ FETCH = "fetch"
 DEPOSIT = "deposit"
 CLAIM = "claim"
 ARRIVED = "arrived"
+PLACED = "placed"
+LOST = "lost"
 DROP = "drop"
 SEGMENT = "segment"
 SEGMENT_GONE = "segment gone"

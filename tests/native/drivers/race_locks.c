@@ -105,7 +105,7 @@ static void *put_and_get(void *argument)
     for (long n = 1; n <= rounds; n++) {
         long value = n;
         struct pn_part part = {&value, sizeof value};
-        struct pn_record record = {(unsigned char *)&value, 0, sizeof value, 0, 0, 0};
+        struct pn_record record = {.bytes = (unsigned char *)&value, .room = sizeof value};
         int result = number % 2 ? pn_ring_put(&ring, 1, &part, 1, pn_now_ns() + LIMIT)
                                 : pn_ring_get(&ring, &record, pn_now_ns() + LIMIT);
         CHECK(result == 0, "%d", result);

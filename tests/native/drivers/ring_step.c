@@ -44,7 +44,7 @@ static int put(uint64_t number, size_t size, int64_t deadline)
 
 static int get(uint64_t *ret_number, int64_t deadline)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
+    struct pn_record record = {.bytes = got, .room = sizeof got};
     int result = pn_ring_get(&ring, &record, deadline);
     if (result != 0)
         return result;
@@ -186,7 +186,7 @@ static void do_put(void)
 
 static void do_get(void)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
+    struct pn_record record = {.bytes = got, .room = sizeof got};
     (void)pn_ring_get(&ring, &record, PN_FOREVER);
 }
 
@@ -246,10 +246,11 @@ static void before_get(void)
 
 static void after_get(void)
 {
-    uint64_t owner, missing = next_number - first - pn_ring_count(&ring);
-    CHECK(pn_users_reap(&ring, &owner) == missing && pn_ring_lost(&ring) == missing,
+    uint64_t owner, number = 0, missing = next_number - first - pn_ring_count(&ring);
+    CHECK(pn_users_reap(&ring, &owner, &number) == missing && pn_ring_lost(&ring) == missing,
           "%lu missing, %lu lost; killed after %ld steps", (unsigned long)missing,
           (unsigned long)pn_ring_lost(&ring), killed_at);
+    CHECK(number == missing, "put %lu was lost", (unsigned long)number); /* it took the first */
     drain(1, 0);
     use();
 }
@@ -330,20 +331,22 @@ static void before_shut(void)
 
 static void do_shut(void)
 {
-    (void)pn_ring_shut(&ring, 0);
+    uint64_t kept, dropped;
+    (void)pn_ring_shut(&ring, 0, &kept, &dropped);
 }
 
 static void do_shut_at_once(void)
 {
-    (void)pn_ring_shut(&ring, 1);
+    uint64_t kept, dropped;
+    (void)pn_ring_shut(&ring, 1, &kept, &dropped);
 }
 
 static void after_shut(void)
 {
-    uint64_t number, count = pn_ring_count(&ring);
+    uint64_t number, kept, dropped, count = pn_ring_count(&ring);
     CHECK(count == 3 || (count == 0 && pn_ring_flags(&ring) != 0 && pn_ring_unfinished(&ring) == 0),
           "%lu left; killed after %ld steps", (unsigned long)count, killed_at);
-    CHECK(pn_ring_shut(&ring, 0) == 0, "");
+    CHECK(pn_ring_shut(&ring, 0, &kept, &dropped) == 0 && kept == dropped && kept == 3 - count, "");
     CHECK(put(9, 64, soon()) == -ESHUTDOWN, "");
     for (uint64_t n = 0; n < count; n++)
         CHECK(get(&number, soon()) == 0 && number == n, "");
@@ -370,7 +373,7 @@ static int put_far(uint64_t number)
 
 static int get_far(uint64_t *ret_number)
 {
-    struct pn_record record = {got, 0, sizeof got, 0, 0, 0, NULL};
+    struct pn_record record = {.bytes = got, .room = sizeof got};
     int result = pn_ring_get(&ring, &record, soon());
     if (result != 0)
         return result;

@@ -32,7 +32,7 @@ struct far {
 
 /* Put parts by an extent. -ENOTSUP: that cannot be, and the ring may do. */
 static int put_far(Ring *self, enum kind kind, const struct pn_part *parts, size_t count,
-                   int64_t deadline)
+                   int64_t deadline, uint64_t *ret_number)
 {
     struct far far = {0, (uint32_t)count, {0}};
     uint64_t total = 0;
@@ -58,22 +58,24 @@ static int put_far(Ring *self, enum kind kind, const struct pn_part *parts, size
     if (result != 0)
         return -ENOTSUP;
     struct pn_part part = {&far, offsetof(struct far, sizes) + count * sizeof far.sizes[0]};
-    result = pn_ring_put_parts(self, kind | PN_RING_FAR, &part, 1, deadline);
+    result = pn_ring_put_parts(self, kind | PN_RING_FAR, &part, 1, deadline, ret_number);
     pn_extent_release(&self->ring, far.extent);
     return result == -ENOBUFS ? -ENOTSUP : result; /* it left no room for the ring */
 }
 
-static int put_bytes(Ring *self, enum kind kind, PyObject *bytes, int64_t deadline)
+static int put_bytes(Ring *self, enum kind kind, PyObject *bytes, int64_t deadline,
+                     uint64_t *ret_number)
 {
     struct pn_part part = {PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes)};
     int result = -ENOTSUP;
     if (part.size >= FAR)
-        result = put_far(self, kind, &part, 1, deadline);
-    return result == -ENOTSUP ? pn_ring_put_parts(self, kind, &part, 1, deadline) : result;
+        result = put_far(self, kind, &part, 1, deadline, ret_number);
+    return result == -ENOTSUP ? pn_ring_put_parts(self, kind, &part, 1, deadline, ret_number)
+                              : result;
 }
 
 /* Put a pickle and its buffers: a tuple of bytes-like objects. */
-static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline)
+static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline, uint64_t *ret_number)
 {
     Py_ssize_t count = PyTuple_Size(pieces), got = 0;
     int result = -ENOTSUP;
@@ -86,33 +88,57 @@ static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline)
             break;
         parts[got] = (struct pn_part){views[got].buf, (size_t)views[got].len};
     }
-    result = got < count ? -ECANCELED : put_far(self, PICKLE, parts, (size_t)count, deadline);
+    result = got < count ? -ECANCELED
+                         : put_far(self, PICKLE, parts, (size_t)count, deadline, ret_number);
     while (got > 0)
         PyBuffer_Release(&views[--got]);
     return result;
 }
 
+/* Say what became of an item for which the guard keeps descriptors: which put it was, or 0. */
+static void settle(Ring *self, PyObject *item, uint64_t number)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *done = PyObject_CallMethod((PyObject *)self, "_settle", "(OK)", item,
+                                         (unsigned long long)number);
+    if (done == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(done);
+    PyErr_Restore(type, error, traceback);
+}
+
+/* Put what `_dumps` made. -ENOTSUP: only where buffers are apart. */
+static int put_dumped(Ring *self, PyObject *pickle, int64_t deadline, uint64_t *ret_number)
+{
+    if (pickle == Py_None)
+        return 0; /* it cannot be pickled, and was seen to */
+    if (PyTuple_Check(pickle))
+        return pn_ring_enter(self) ? put_buffers(self, pickle, deadline, ret_number) : -ECANCELED;
+    if (PyBytes_Check(pickle))
+        return pn_ring_enter(self) ? put_bytes(self, PICKLE, pickle, deadline, ret_number)
+                                   : -ECANCELED;
+    PyErr_SetString(PyExc_TypeError, "_dumps() must return bytes");
+    return -ECANCELED;
+}
+
 /* Pickle is Python's code, which may do anything: nothing of the ring is held meanwhile. */
 static int put_pickled(Ring *self, PyObject *value, int64_t deadline)
 {
-    PyObject *pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(O)", value);
-    int result = -ECANCELED;
-    if (pickle != NULL && PyTuple_Check(pickle)) {
-        if (pn_ring_enter(self))
-            result = put_buffers(self, pickle, deadline);
-        Py_DECREF(pickle);
-        if (result != -ENOTSUP)
-            return result;
-        result = -ECANCELED;
-        pickle = PyObject_CallMethod((PyObject *)self, "_dumps", "(Oi)", value, 0);
+    int result = -ENOTSUP;
+    for (int apart = 1; apart >= 0 && result == -ENOTSUP; apart--) {
+        PyObject *dumped =
+            PyObject_CallMethod((PyObject *)self, "_dumps", "(Oi)", value, apart);
+        if (dumped == NULL)
+            return -ECANCELED;
+        if (PyList_Check(dumped) && PyList_Size(dumped) == 2) {
+            uint64_t number = 0;
+            result = put_dumped(self, PyList_GetItem(dumped, 0), deadline, &number);
+            settle(self, PyList_GetItem(dumped, 1), number);
+        } else
+            result = put_dumped(self, dumped, deadline, NULL);
+        Py_DECREF(dumped);
     }
-    if (pickle == Py_None)
-        result = 0; /* it cannot be pickled, and was seen to */
-    else if (pickle != NULL && !PyBytes_Check(pickle))
-        PyErr_SetString(PyExc_TypeError, "_dumps() must return bytes");
-    else if (pickle != NULL && pn_ring_enter(self))
-        result = put_bytes(self, PICKLE, pickle, deadline);
-    Py_XDECREF(pickle);
     return result;
 }
 
@@ -120,14 +146,14 @@ int pn_item_put(Ring *self, PyObject *value, int64_t deadline)
 {
     int result = -ECANCELED; /* an exception is set */
     if (Py_TYPE(value) == &PyBytes_Type) {
-        result = put_bytes(self, BYTES, value, deadline);
+        result = put_bytes(self, BYTES, value, deadline, NULL);
     } else {
         struct pn_buffer buffer;
         pn_buffer_begin(&buffer);
         int plain = pn_encode(&buffer, value);
         if (plain == 1) {
             struct pn_part part = {buffer.bytes, buffer.size};
-            result = pn_ring_put_parts(self, PLAIN, &part, 1, deadline);
+            result = pn_ring_put_parts(self, PLAIN, &part, 1, deadline, NULL);
         }
         pn_buffer_end(&buffer);
         if (plain == 0)
@@ -137,6 +163,19 @@ int pn_item_put(Ring *self, PyObject *value, int64_t deadline)
 }
 
 /* --- get --- */
+
+/* An item could not be made of its record: nobody will have what the guard keeps for it. */
+static void lose(Ring *self, uint64_t number)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *done = PyObject_CallMethod((PyObject *)self, "_lose", "(KK)",
+                                         (unsigned long long)number, (unsigned long long)number);
+    if (done == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(done);
+    PyErr_Restore(type, error, traceback);
+}
 
 /* A slice of an extent, as a memoryview. */
 static PyObject *part_of(PyObject *whole, uint64_t from, uint64_t size)
@@ -191,6 +230,8 @@ static PyObject *far_value(Ring *self, const struct pn_record *record)
     Py_XDECREF(buffers);
     Py_XDECREF(pickle);
     Py_XDECREF(whole);
+    if (value == NULL)
+        lose(self, record->number);
     return value;
 }
 
@@ -206,5 +247,7 @@ PyObject *pn_item_value(Ring *self, const struct pn_record *record)
         return bytes;
     PyObject *value = PyObject_CallMethod((PyObject *)self, "_loads", "(O)", bytes);
     Py_DECREF(bytes);
+    if (value == NULL)
+        lose(self, record->number);
     return value;
 }

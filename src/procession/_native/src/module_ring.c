@@ -186,14 +186,15 @@ PyObject *pn_ring_raise(Ring *self, int result, PyObject *nothing)
 /* --- put --- */
 
 int pn_ring_put_parts(Ring *self, unsigned int kind, const struct pn_part *parts, size_t count,
-                     int64_t deadline)
+                      int64_t deadline, uint64_t *ret_number)
 {
     size_t size = 0;
     for (size_t n = 0; n < count; n++)
         size += parts[n].size;
     int result = -EBUSY;
     if (size <= QUICK)
-        result = pn_ring_put(&self->ring, (unsigned char)kind, parts, count, PN_RING_NOW);
+        result = pn_ring_put_numbered(&self->ring, (unsigned char)kind, parts, count, PN_RING_NOW,
+                                      ret_number);
     if (result != -EBUSY && result != -EAGAIN)
         return result;
     if (result == -EAGAIN && deadline == 0)
@@ -201,7 +202,8 @@ int pn_ring_put_parts(Ring *self, unsigned int kind, const struct pn_part *parts
     for (;;) {
         int64_t slice = pn_slice_of(deadline, PN_SLICE_NS);
         WITHOUT_GIL(self, result,
-                    pn_ring_put(&self->ring, (unsigned char)kind, parts, count, slice));
+                    pn_ring_put_numbered(&self->ring, (unsigned char)kind, parts, count, slice,
+                                         ret_number));
         int more = pn_goes_on(result, deadline);
         if (more <= 0)
             return more < 0 ? -ECANCELED : result;
@@ -296,10 +298,10 @@ static PyObject *get_value(Ring *self, int64_t deadline)
     if (!pn_ring_enter(self))
         return NULL;
     unsigned char quick[4096];
-    struct pn_record record = {quick, 0, sizeof quick, 0, 0, 0, NULL};
+    struct pn_record record = {.bytes = quick, .room = sizeof quick};
     int result = pn_ring_get(&self->ring, &record, PN_RING_NOW);
     if (result == -EBUSY || result == -EMSGSIZE || (result == -EAGAIN && deadline != 0)) {
-        record = (struct pn_record){NULL, 0, 0, 1, 0, 0, NULL};
+        record = (struct pn_record){.grows = 1};
         int64_t length = PN_FIRST_SLICE_NS;
         int more;
         do {
@@ -313,9 +315,11 @@ static PyObject *get_value(Ring *self, int64_t deadline)
         if (more < 0)
             result = -ECANCELED;
     }
+    self->users++; /* what lies in the item stays while the queue is had */
     PyObject *answer = result == 0            ? pn_item_value(self, &record)
                        : result == -ECANCELED ? NULL
                                               : pn_ring_raise(self, result, pn_queue_types.empty);
+    self->users--;
     if (result == 0 && record.user != NULL)
         pn_user_has(record.user);
     if (record.grows)
@@ -380,6 +384,8 @@ static PyMethodDef ring_methods[] = {
     {"_reap", pn_ring_reap_method, METH_NOARGS, NULL},
     {"_users", pn_ring_users_method, METH_NOARGS, NULL},
     {"_has_put", pn_ring_has_put_method, METH_NOARGS, NULL},
+    {"_watch", pn_ring_watch_method, METH_O | METH_STATIC, NULL},
+    {"_is_had", pn_ring_is_had_method, METH_O | METH_STATIC, NULL},
     {"_is_open", pn_ring_is_open_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

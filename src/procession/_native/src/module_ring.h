@@ -70,10 +70,12 @@ PyObject *pn_ring_users_method(PyObject *object, PyObject *args);
 PyObject *pn_ring_is_open_method(PyObject *object, PyObject *args);
 PyObject *pn_ring_has_put_method(PyObject *object, PyObject *args);
 PyObject *pn_ring_qsize_method(PyObject *object, PyObject *args);
+PyObject *pn_ring_watch_method(PyObject *type, PyObject *fd);
+PyObject *pn_ring_is_had_method(PyObject *type, PyObject *fd);
 
 /* Put a record. 0, or a -errno of pn_ring_put(), or -ECANCELED with an exception. */
 int pn_ring_put_parts(Ring *self, unsigned int kind, const struct pn_part *parts, size_t count,
-                      int64_t deadline);
+                      int64_t deadline, uint64_t *ret_number);
 
 /* Put a value as a record of whichever kind (module_items.c). As above. */
 int pn_item_put(Ring *self, PyObject *value, int64_t deadline);

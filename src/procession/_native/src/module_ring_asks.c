@@ -72,12 +72,13 @@ PyObject *pn_ring_shut_method(PyObject *object, PyObject *args)
 {
     Ring *self = (Ring *)object;
     int immediate, result;
+    uint64_t kept = 0, dropped = 0;
     if (!PyArg_ParseTuple(args, "p:_shut", &immediate) || !pn_ring_may_ask(self))
         return NULL;
-    WITHOUT_GIL(self, result, pn_ring_shut(&self->ring, immediate));
+    WITHOUT_GIL(self, result, pn_ring_shut(&self->ring, immediate, &kept, &dropped));
     if (result < 0)
         return pn_ring_raise(self, result, pn_queue_types.empty);
-    Py_RETURN_NONE;
+    return Py_BuildValue("(KK)", (unsigned long long)kept, (unsigned long long)dropped);
 }
 
 PyObject *pn_ring_arm_method(PyObject *object, PyObject *unused)
@@ -123,11 +124,11 @@ PyObject *pn_ring_reap_method(PyObject *object, PyObject *unused)
     Ring *self = (Ring *)object;
     if (!pn_ring_may_ask(self))
         return NULL;
-    uint64_t lost, owner = 0;
-    WITHOUT_GIL(self, lost, pn_users_reap(&self->ring, &owner));
+    uint64_t lost, owner = 0, number = 0;
+    WITHOUT_GIL(self, lost, pn_users_reap(&self->ring, &owner, &number));
     return lost == 0 ? Py_NewRef(Py_None)
-                     : Py_BuildValue("(KII)", (unsigned long long)lost, pn_owner_index(owner),
-                                     pn_owner_generation(owner));
+                     : Py_BuildValue("(KIIK)", (unsigned long long)lost, pn_owner_index(owner),
+                                     pn_owner_generation(owner), (unsigned long long)number);
 }
 
 PyObject *pn_ring_users_method(PyObject *object, PyObject *unused)
@@ -167,4 +168,23 @@ PyObject *pn_ring_qsize_method(PyObject *object, PyObject *unused)
     (void)unused;
     Ring *self = (Ring *)object;
     return pn_ring_may_ask(self) ? PyLong_FromUnsignedLongLong(pn_ring_count(&self->ring)) : NULL;
+}
+
+/* --- for the guard, which has no queue --- */
+
+PyObject *pn_ring_watch_method(PyObject *type, PyObject *fd)
+{
+    (void)type;
+    int given = PyObject_AsFileDescriptor(fd);
+    if (given < 0)
+        return NULL;
+    int ours = pn_queue_watch(given);
+    return ours < 0 ? pn_os_error(ours, "cannot watch a queue") : PyLong_FromLong(ours);
+}
+
+PyObject *pn_ring_is_had_method(PyObject *type, PyObject *fd)
+{
+    (void)type;
+    int ours = PyObject_AsFileDescriptor(fd);
+    return ours < 0 ? NULL : PyBool_FromLong(pn_queue_is_had(ours));
 }

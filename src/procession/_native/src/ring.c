@@ -288,8 +288,8 @@ static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_
     return 0;
 }
 
-int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts, size_t count,
-                int64_t deadline_ns)
+int pn_ring_put_numbered(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts,
+                         size_t count, int64_t deadline_ns, uint64_t *ret_number)
 {
     struct pn_ring_head *head = ring->head;
     struct pn_ticket ticket = {0};
@@ -305,6 +305,8 @@ int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *
     result = put_locked(ring, kind, parts, count);
     if (result != 0)
         return finish(ring, &head->not_full, &ticket, NULL, 0, result);
+    if (ret_number != NULL)
+        *ret_number = current(ring)->puts;
     struct pn_wake getter = pn_gate_open(&head->not_empty, 0);
     return finish(ring, &head->not_full, &ticket, &getter, 1, 0);
 }
@@ -342,9 +344,10 @@ static int get_locked(struct pn_ring *ring, struct pn_record *record, int *ret_s
     pn_ring_advance(next, RECORD_HEAD + ((record->size + 7) & ~(uint64_t)7));
     next->count--;
     *ret_shrinks = pn_ring_shrinks(next);
+    record->number = next->puts - next->count;
     record->user = pn_user_me(ring);
     if (record->user != NULL)
-        pn_user_takes(record->user, next->puts - next->count);
+        pn_user_takes(record->user, record->number);
     pn_ring_commit(ring);
     if (next->count == 0 && next->flags == 0 &&
         atomic_load_explicit(&ring->head->bell_armed, memory_order_relaxed))
@@ -434,7 +437,7 @@ int pn_ring_join(struct pn_ring *ring, int64_t deadline_ns)
     return finish(ring, gate, &ticket, &others, 1, 0);
 }
 
-int pn_ring_shut(struct pn_ring *ring, int immediate)
+int pn_ring_shut(struct pn_ring *ring, int immediate, uint64_t *ret_kept, uint64_t *ret_dropped)
 {
     struct pn_ring_head *head = ring->head;
     int shrinking = 0, result = lock(ring, 0);
@@ -442,7 +445,9 @@ int pn_ring_shut(struct pn_ring *ring, int immediate)
         return result;
     struct pn_ring_state *next = pn_ring_begin(ring);
     next->flags |= PN_RING_SHUT;
+    *ret_kept = *ret_dropped = next->puts - next->count;
     if (immediate) {
+        *ret_dropped = next->puts;
         next->unfinished -= next->count < next->unfinished ? next->count : next->unfinished;
         next->count = 0;
         next->stretches = 1;

@@ -151,6 +151,7 @@ struct pn_record {
     unsigned char kind;
     uint32_t extent; /* of one whose kind has PN_RING_FAR: this process holds it now */
     struct pn_user *user; /* whose hands it is in until pn_user_has(); may be NULL */
+    uint64_t number;      /* which put it was, from 1 */
 };
 
 /* In a record's kind: its first four bytes are the number of the extent that its item lies in. */
@@ -178,9 +179,17 @@ void pn_ring_close(struct pn_ring *ring);
  *    -EINTR      a signal came while it waited
  *    -ESHUTDOWN  shut down
  *    -ENOBUFS    no room within the budget
- *    -ENOMEM, ...   no memory */
-int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts, size_t count,
-                int64_t deadline_ns);
+ *    -ENOMEM, ...   no memory
+ *
+ * `ret_number`, if it is not NULL: which put it was, from 1. */
+int pn_ring_put_numbered(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts,
+                         size_t count, int64_t deadline_ns, uint64_t *ret_number);
+
+static inline int pn_ring_put(struct pn_ring *ring, unsigned char kind, const struct pn_part *parts,
+                              size_t count, int64_t deadline_ns)
+{
+    return pn_ring_put_numbered(ring, kind, parts, count, deadline_ns, NULL);
+}
 
 /* Take the oldest record. As above, and
  *
@@ -195,8 +204,9 @@ int pn_ring_done(struct pn_ring *ring);
 /* Wait until all are reported. 0, -ETIMEDOUT, -EINTR. */
 int pn_ring_join(struct pn_ring *ring, int64_t deadline_ns);
 
-/* Let nothing in any more; `immediate`: drop what is in it and let all who wait go. */
-int pn_ring_shut(struct pn_ring *ring, int immediate);
+/* Let nothing in any more; `immediate`: drop what is in it and let all who wait go. What it dropped:
+ * the first `ret_kept` puts were taken before, those up to `ret_dropped` were not. */
+int pn_ring_shut(struct pn_ring *ring, int immediate, uint64_t *ret_kept, uint64_t *ret_dropped);
 
 /* Wait for a record and leave it there: 1; 0 when the deadline has passed; -EINTR; -ESHUTDOWN. */
 int pn_ring_poll(struct pn_ring *ring, int64_t deadline_ns);

@@ -11,6 +11,7 @@
 #include "ring_room.h"
 
 #define MARK ((off_t)1 << 61) /* behind all bytes of any file of ours */
+#define LOOKING (MARK + 1)    /* who has the file, though it is without the mark for a moment */
 #define PATIENCE 1000         /* gets without an entry until it is looked for again */
 
 #define NUMBER (((uint64_t)1 << 48) - 1)
@@ -114,7 +115,7 @@ void pn_users_repair(struct pn_ring *ring)
     }
 }
 
-uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner)
+uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner, uint64_t *ret_number)
 {
     uint64_t lost = 0;
     if (pn_ring_lock(ring) != 0)
@@ -125,6 +126,8 @@ uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner)
             continue;
         lost = in_hands(ring, user);
         *ret_owner = atomic_load(&user->owner);
+        uint64_t last = atomic_load(&user->hands) & NUMBER;
+        *ret_number = last <= gets(ring) ? last : 0;
         struct pn_ring_state *next = pn_ring_begin(ring);
         next->lost += lost;
         next->clearing = n + 1;
@@ -175,29 +178,55 @@ void pn_users_remove(struct pn_ring *ring)
     (void)pthread_mutex_unlock(&mutex);
 }
 
-static struct flock marked(short type)
+static int set_mark(int fd, short type, off_t at)
 {
-    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = MARK, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+/* Whether others have marked any of so many bytes: 1, 0, or -errno. */
+static int others_have(int fd, off_t count)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = MARK, .l_len = count};
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 ? lock.l_type != F_UNLCK : -errno;
 }
 
 int pn_users_mark(int fd)
 {
-    struct flock lock = marked(F_RDLCK);
-    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+    return set_mark(fd, F_RDLCK, MARK);
+}
+
+int pn_queue_watch(int fd)
+{
+    int ours = pn_open_again(fd);
+    if (ours < 0)
+        return -errno;
+    if (others_have(ours, 2) == 1)
+        return ours;
+    (void)close(ours);
+    return -EINVAL;
+}
+
+int pn_queue_is_had(int fd)
+{
+    return others_have(fd, 2) != 0;
 }
 
 /* Let go of all that this process has of the old description, then look for others. */
 static int look(struct pn_ring *ring, int fresh)
 {
-    struct flock others = marked(F_WRLCK);
+    if (set_mark(fresh, F_RDLCK, LOOKING) != 0)
+        return 0;
     (void)pthread_mutex_lock(&mutex);
     for (struct pn_ring *it = all; it != NULL; it = it->next)
         if (it->head == ring->head)
             pn_ring_unmap(it); /* used by who has the lock, and that is us */
-    int alone = dup3(fresh, ring->fd, O_CLOEXEC) >= 0 &&
-                fcntl(ring->fd, F_OFD_GETLK, &others) == 0 && others.l_type == F_UNLCK;
+    int alone = dup3(fresh, ring->fd, O_CLOEXEC) >= 0 && others_have(ring->fd, 1) == 0;
     if (pn_users_mark(ring->fd) != 0)
-        atomic_store(&ring->head->uncounted, 1); /* we cannot be seen any more */
+        atomic_store(&ring->head->uncounted, 1); /* we cannot be seen any more, but by the guard */
+    else
+        (void)set_mark(ring->fd, F_UNLCK, LOOKING);
     (void)pthread_mutex_unlock(&mutex);
     return alone;
 }

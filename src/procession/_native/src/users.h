@@ -14,8 +14,9 @@
  * data's file description carries a lock (F_OFD_SETLK, behind all bytes of the file), and wherever
  * the ring goes (a fork, a start, a message, the guard) that description goes, too, or a copy of
  * it that has such a lock of its own; who cannot put any more has neither a descriptor nor a
- * mapping of it. To look, a process exchanges its description for a new one without a lock, asks
- * for the locks of others, and gives the new one its own. */
+ * mapping of it. To look, a process exchanges its description for a new one without that lock, asks
+ * for the locks of others, and gives the new one its own. While it does, a second lock beside the
+ * first tells the guard (pn_queue_is_had) that the ring is had all the same. */
 #ifndef PN_USERS_H
 #define PN_USERS_H
 
@@ -46,12 +47,20 @@ void pn_user_has(struct pn_user *user);
 /* With the lock, after a death inside. */
 void pn_users_repair(struct pn_ring *ring);
 
-/* Count what somebody dead had in its hands, once: how much, and who it was; 0: nothing, nobody. */
-uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner);
+/* Count what somebody dead had in its hands, once: how much, who it was, and the number of the get
+ * that took the last of it, 0 if that is not known; 0: nothing, nobody. */
+uint64_t pn_users_reap(struct pn_ring *ring, uint64_t *ret_owner, uint64_t *ret_number);
 
 /* Whether no other process has the ring or is about to get it, and a get would wait; or, `joining`,
  * a join: 1. In doubt: 0. */
 int pn_ring_is_alone(struct pn_ring *ring, int joining);
+
+/* For the guard, which keeps descriptors that lie in items of a ring: a description of the ring's data
+ * of its own, by which it is no user; -errno, -EINVAL if the one that is given carries no lock. */
+int pn_queue_watch(int fd);
+
+/* Whether anybody has the ring of such a description: 1 also in doubt. */
+int pn_queue_is_had(int fd);
 
 /* Mark the description of a new ring's data. 0 or -errno: whether anybody has it is in doubt. */
 int pn_users_mark(int fd);
