@@ -22,10 +22,15 @@ from procession.errors import (
     GroupTimeout,
     KeeperLost,
     ProcessDied,
+    StartError,
     StillRunning,
 )
 
 __all__ = ["ProcessGroup"]
+
+_LONGEST_POLL_MS = 3_600_000.0  # poll takes no more than 24 days
+_RESERVE = 4  # descriptors that stopping takes: at that moment there may be none left
+_AGAIN_MS = 50.0  # until it is tried again where somebody else took them
 
 _current: contextvars.ContextVar[tuple[int, ProcessGroup] | None] = contextvars.ContextVar(
     "procession_group", default=None
@@ -86,7 +91,11 @@ class ProcessGroup(_process.Group):
         self._cancelled_from_outside = False
         self._deadline: float | None = None
         self._wake = -1
+        self._reserve: list[int] = []
         self._watcher: OwnThread | None = None
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a ProcessGroup belongs to its process and cannot be pickled")
 
     def __repr__(self) -> str:
         state = "left" if self._left else "open" if self._pid else "not entered"
@@ -175,12 +184,12 @@ class ProcessGroup(_process.Group):
         self._pid = os.getpid()
         if self._timeout is not None:
             self._deadline = time.monotonic() + self._timeout
-        outer = _current.get()
-        self._outer = outer[1] if outer is not None and outer[0] == self._pid else None
-        self._token = _current.set((self._pid, self))
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        if self._outer is not None:
-            self._outer._admit(self)
+        around = _current.get()
+        self._outer = around[1] if around is not None and around[0] == self._pid else None
+        while self._outer is not None and not self._outer._admit(self):
+            self._outer = self._outer._outer  # generators leave blocks in any order
+        _current.set((self._pid, self))
         if self._deadline is not None:
             self._ensure_watcher()
         return self
@@ -191,8 +200,11 @@ class ProcessGroup(_process.Group):
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        self._check_owner()
-        _current.reset(self._token)
+        if self._pid != os.getpid():
+            return False  # a forked copy of the block: none of the processes is its own
+        around = _current.get()
+        if around is not None and around[1] is self:  # elsewhere a generator may be closed
+            _current.set(None if self._outer is None else (self._pid, self._outer))
         if error is not None and not self._is_consequence(error):
             self._stop_all(self._steps_after(error))
         interrupt = self._wait_for_the_end()
@@ -231,21 +243,23 @@ class ProcessGroup(_process.Group):
     def _wait_for_the_end(self) -> BaseException | None:
         """Wait until every process has ended; an interrupt meanwhile stops them."""
         interrupt: BaseException | None = None
+        steps: stopping.Steps | None = None
         while True:
             try:
+                if steps is not None:
+                    self._stop_all(steps)
+                if steps == ():  # the user is out of patience
+                    with self._changed:
+                        living = [self._members[one] for one in self._living.values()]
+                    stopping.end_trees(living, ())
                 with self._changed:
                     self._left = True
                     self._wake_watcher()
                     self._changed.wait_for(lambda: not (self._living or self._being_started))
                 return interrupt
             except BaseException as error:  # Ctrl-C, or another signal handler's exception
-                if interrupt is None:
-                    interrupt = error
-                    self._stop_all(self._steps_after(error))
-                else:  # the user is out of patience
-                    with self._changed:
-                        living = [self._members[one] for one in self._living.values()]
-                    stopping.end_trees(living, ())
+                steps = self._steps_after(error) if interrupt is None else ()
+                interrupt = interrupt or error
 
     def _close(self) -> None:
         if self._outer is not None:
@@ -253,8 +267,14 @@ class ProcessGroup(_process.Group):
                 self._outer._inner.discard(self)
         if self._watcher is not None:
             self._watcher.join()
-        os.close(self._wake)
-        self._wake = -1
+        with self._changed:  # another thread may be about to cancel
+            os.close(self._wake)
+            self._wake = -1
+            self._free_reserve()
+
+    def _free_reserve(self) -> None:
+        while self._reserve:
+            os.close(self._reserve.pop())
 
     def _steps_after(self, error: BaseException) -> stopping.Steps:
         if isinstance(error, KeyboardInterrupt):
@@ -302,13 +322,21 @@ class ProcessGroup(_process.Group):
                 raise RuntimeError("the group is being stopped; no process can be started in it")
             if self._left and not (self._living or self._being_started):
                 raise RuntimeError("the group's block was left; no process can be started in it")
+            try:
+                self._ensure_watcher()
+            except OSError as error:
+                raise StartError(error.errno, f"a group cannot watch a process: {error}") from error
             self._being_started += 1
         try:
             handle = start()
             with self._changed:
+                try:
+                    sentinel = handle.open_sentinel()
+                except OSError:  # it is in no group, and so it is not to be
+                    stopping.end_trees([handle], ())
+                    raise
                 self._members[process] = handle
-                self._living[handle.open_sentinel()] = process
-                self._ensure_watcher()
+                self._living[sentinel] = process
             return handle
         finally:
             with self._changed:
@@ -316,17 +344,23 @@ class ProcessGroup(_process.Group):
                 self._wake_watcher()
                 self._changed.notify_all()
 
-    def _admit(self, inner: ProcessGroup) -> None:
+    def _admit(self, inner: ProcessGroup) -> bool:
+        """Take a group in; false where the block was left."""
         with self._changed:
+            if self._wake < 0:
+                return False
             self._inner.add(inner)
             stopped = self._stop
         if stopped is not None:
             inner._stop_from_outside(stopped)
+        return True
 
     # --- the watcher -----------------------------------------------------------------------
 
     def _stop_all(self, steps: stopping.Steps) -> None:
         with self._changed:
+            if self._wake < 0:
+                return  # all have ended
             if self._stop is None:
                 self._stop = steps
             inner = list(self._inner)
@@ -346,6 +380,8 @@ class ProcessGroup(_process.Group):
 
     def _ensure_watcher(self) -> None:
         if self._watcher is None:
+            while len(self._reserve) < _RESERVE:
+                self._reserve.append(os.dup(self._wake))
             self._watcher = OwnThread("procession-group", self._watch)
             self._watcher.start()
 
@@ -364,10 +400,9 @@ class ProcessGroup(_process.Group):
                 fresh = [one for one in self._living.values() if one not in self._stopped]
                 if stop is not None:
                     self._stopped.update(fresh)
-            if stop is not None and fresh:
-                handles = [self._members[one] for one in fresh]
-                stopping.end_trees(handles, stop)
             rest = self._rest() if stop is None else None
+            if stop is not None and fresh and not self._end(fresh, stop):
+                rest = _AGAIN_MS
             for fd, _ in poll.poll(rest):
                 if fd == self._wake:
                     os.eventfd_read(fd)
@@ -383,7 +418,19 @@ class ProcessGroup(_process.Group):
         """Milliseconds to the deadline."""
         if self._deadline is None:
             return None
-        return max(0.0, (self._deadline - time.monotonic()) * 1000)
+        return min(max(0.0, (self._deadline - time.monotonic()) * 1000), _LONGEST_POLL_MS)
+
+    def _end(self, processes: list[_process.Process], steps: stopping.Steps) -> bool:
+        """End some of the group, with all below them; false where that cannot be done now."""
+        with self._changed:
+            self._free_reserve()
+        try:
+            stopping.end_trees([self._members[one] for one in processes], steps)
+        except OSError:  # others took the descriptors
+            with self._changed:
+                self._stopped.difference_update(processes)
+            return False
+        return True
 
     def _note_end(self, sentinel: int) -> None:
         process = self._living[sentinel]

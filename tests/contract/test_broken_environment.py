@@ -134,7 +134,7 @@ if __name__ == "__main__":
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     refused = []
     before = os.listdir("/proc/self/fd")
-    for free in range(20):
+    for free in range(int(sys.argv[2]), 20):
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
         held = []
         try:
@@ -165,9 +165,14 @@ if __name__ == "__main__":
 def test_stop_with_hardly_a_free_descriptor_is_refused_or_takes_the_whole_tree(
     method: str, tmp_path: Path
 ) -> None:
-    refused, left, more, ended = run_text(tmp_path, STOPPED, method).said
+    refused, left, more, ended = run_text(tmp_path, STOPPED, method, "0").said
     assert 0 < len(refused) <= 3
     assert (left, more, ended) == ([], [], True)
+
+
+def test_stop_with_one_descriptor_more_is_not_refused(tmp_path: Path) -> None:
+    """It is the one by which the process itself is held: none is left to look at /proc first."""
+    assert run_text(tmp_path, STOPPED, "forkserver", "4").said == [[], [], [], True]
 
 
 @each_kept_method

@@ -45,6 +45,7 @@ class Tree:
         self.unkillable: list[int] = []
 
     def __enter__(self) -> Tree:
+        procfs.is_ours()  # the first time that takes a descriptor: later there may be none
         try:
             for _ in range(_SPARE):
                 self._spare.append(os.eventfd(0, os.EFD_CLOEXEC))
