@@ -122,6 +122,38 @@ class _CallFuture(Future[Any]):
         self._crew = self._call = None
         return True
 
+    def result(self, timeout: float | None = None) -> Any:
+        """What the call returned; without a limit it is waited for without a detour by a thread.
+
+        Raises:
+            TimeoutError: The time was over.
+            CancelledError: It was cancelled.
+            BaseException: What the call raised.
+        """
+        crew, call = self._crew, self._call
+        if timeout is None and crew is not None and call is not None:
+            crew.attend(call, self._take)
+        return super().result(timeout)
+
+    def _take(self, ok: bool, value: Any) -> bool:
+        """As `finish`, where nobody is to be called back: that is for a thread of the executor's.
+
+        It may be interrupted anywhere, if `finish` is called then.
+        """
+        future: Any = self
+        with future._condition:
+            if future._done_callbacks or future._waiters:
+                return False
+            if future._state == _futures.RUNNING:
+                if ok:
+                    future._result = value
+                else:
+                    future._exception = value
+                future._state = _futures.FINISHED
+            future._condition.notify_all()
+        self._crew = self._call = None
+        return True
+
     def drop(self) -> None:
         """The executor was shut down before the call went to a worker."""
         if super().cancel():
@@ -135,8 +167,9 @@ class _CallFuture(Future[Any]):
                 self.set_result(value)
             else:
                 self.set_exception(value)
-        except InvalidStateError:
-            pass  # it was cancelled meanwhile
+        except InvalidStateError:  # it was cancelled, or somebody has waited for it directly
+            with self._condition:
+                self._condition.notify_all()
 
 
 class ProcessPoolExecutor(Executor):

@@ -84,25 +84,34 @@ class _Answer:
     """The outcome of one `apply`, for the thread that waits for it."""
 
     def __init__(self) -> None:
-        self._latch = _thread.allocate_lock()
-        self._latch.acquire()
-        self._ok = False
-        self._value: Any = None
+        self._outcome: tuple[bool, Any] | None = None
+        self._latch: Any = None  # only where it is waited for
 
-    def finish(self, ok: bool, value: Any) -> None:
+    def finish(self, ok: bool, value: Any) -> bool:
         """The call has ended."""
-        self._ok, self._value = ok, value
-        self._latch.release()
+        if self._outcome is None:
+            self._outcome = ok, value
+            latch, self._latch = self._latch, None
+            if latch is not None:
+                latch.release()
+        return True
 
     def get(self) -> Any:
         """Wait for it."""
-        self._latch.acquire()
-        if self._ok:
-            return self._value
+        if self._outcome is None:
+            latch = _thread.allocate_lock()
+            latch.acquire()
+            self._latch = latch
+            if self._outcome is None:  # who comes with it from now on finds the latch
+                latch.acquire()
+        assert self._outcome is not None
+        ok, value = self._outcome
+        if ok:
+            return value
         try:
-            raise self._value
+            raise value
         finally:
-            self._value = None
+            self._outcome = value = None
 
 
 _StandardPool: Any = _standard.Pool  # its signatures are narrower than ours
@@ -243,7 +252,7 @@ class Pool(_StandardPool):  # type: ignore[misc]
         answer = _Answer()
         call = Call(func, tuple(args), kwds or {}, answer.finish, None, timeout)
         crew = self._crew
-        if crew.encode(call) and (timeout is not None or not crew.call(call)):
+        if crew.encode(call) and (timeout is not None or not crew.call(call, answer.finish)):
             crew.submit_encoded(call)
         return answer.get()
 

@@ -180,6 +180,14 @@ def stop_myself(_: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def set_and_wait(event: Any) -> str:
+    """Until the event that this sets is cleared."""
+    event.set()
+    while event.is_set():
+        time.sleep(0.001)
+    return "done"
+
+
 def sleeper(seconds: float) -> int:
     """A call with a process of its own below it."""
     import subprocess

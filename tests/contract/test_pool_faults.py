@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dis
 import errno
 import gc
+import itertools
 import logging
 import os
 import resource
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +30,7 @@ from tests.contract.programs import wait_until
 
 LIMIT = 60.0  # seconds; nothing here takes that long unless it hangs
 SIZE = 4 << 20
+OURS = Path(procession.__file__).parent
 
 
 @pytest.fixture
@@ -167,6 +174,139 @@ def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(pool: Any, w
     assert pool.apply_async(calls.square, (4,)).get(LIMIT) == 16
     assert pool.apply(calls.square, (5,)) == 25
     assert all(hand.borrowed is None for hand in pool._crew.hands)
+
+
+def test_a_pool_that_is_closed_while_a_call_is_waited_for_ends_with_it(pool: Any) -> None:
+    begun = procession.get_context("forkserver").Event()
+    found: list[Any] = []
+    assert pool.apply(calls.square, (2,)) == 4
+    thread = threading.Thread(target=lambda: found.append(pool.apply(calls.set_and_wait, (begun,))))
+    thread.start()
+    assert begun.wait(LIMIT)
+    pool.close()
+    begun.clear()
+    assert pool.join(LIMIT)
+    thread.join()
+    assert found == ["done"]
+
+
+def test_a_future_that_somebody_waits_for_can_be_cancelled_and_has_its_callbacks() -> None:
+    context = procession.get_context("forkserver")
+    with procession.ProcessPoolExecutor(1, context) as executor:
+        assert executor.submit(calls.square, 2).result() == 4
+        begun, told, ended = context.Event(), threading.Event(), []
+
+        def wait() -> None:
+            try:
+                ended.append(future.result())
+            except concurrent.futures.CancelledError as error:
+                ended.append(error)
+
+        for cancelled in (True, False):
+            future = executor.submit(calls.set_and_wait, begun)
+            thread = threading.Thread(target=wait)
+            thread.start()
+            assert begun.wait(LIMIT)
+            future.add_done_callback(lambda _: told.set())
+            if cancelled:
+                assert future.cancel()
+            begun.clear()
+            thread.join(LIMIT)
+            assert told.wait(LIMIT)
+            told.clear()
+            assert future.cancelled() is cancelled
+            assert (ended.pop() == "done") is not cancelled
+
+
+class Interrupt:
+    """A tracer that raises KeyboardInterrupt at the n-th place of our own code where a signal's
+    handler could have run: after a call, at the begin of a function, at the end of a loop's round.
+
+    It counts from where an outcome is waited for.
+    """
+
+    AFTER = frozenset(("RESUME", "PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"))
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self._counts = False
+        self._last: dict[FrameType, str] = {}
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(str(OURS)):
+            return None
+        frame.f_trace_opcodes = True
+        self._counts = self._counts or frame.f_code.co_name == "_take_from"
+        if event == "opcode" and self._counts:
+            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            last, self._last[frame] = self._last.get(frame), name
+            if last in self.AFTER and (last, name) != ("PRECALL", "CALL"):
+                self.left -= 1
+                if not self.left:
+                    raise KeyboardInterrupt
+        return self
+
+
+def interrupted_everywhere(wait: Callable[[], Any], after: Callable[[bool], None]) -> int:
+    """Interrupt a wait at its first place, then at its second, ... until there are no more."""
+    for n in itertools.count(1):
+        interrupt = Interrupt(n)
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        after(interrupt.left <= 0)
+        if interrupt.left > 0:
+            return n
+    raise AssertionError
+
+
+def test_an_interrupt_anywhere_in_a_direct_call_leaves_no_worker_unused(pool: Any) -> None:
+    crew = pool._crew
+    call = pool.apply
+
+    def works(was_interrupted: bool) -> None:
+        assert wait_until(lambda: not any(hand.batches for hand in crew.hands))
+        assert pool.apply_async(calls.square, (4,)).get(LIMIT) == 16
+        assert all(hand.borrowed is None for hand in crew.hands)
+
+    assert call(calls.square, (2,)) == 4
+    assert interrupted_everywhere(lambda: call(calls.square, (3,)), works) > 15
+    assert crew._lock.acquire(blocking=False)
+    crew._lock.release()
+
+
+def test_an_interrupt_anywhere_in_a_wait_for_a_future_leaves_it_its_result() -> None:
+    context = procession.get_context("forkserver")
+    waited_for = context.Event()
+    with procession.ProcessPoolExecutor(1, context) as executor:
+        executor.submit(calls.square, 2).result()
+        (hand,) = executor._running_crew().hands
+        receive = hand.channel.receive
+
+        def received(wait: bool = True) -> Any:
+            if wait:
+                waited_for.set()  # not before: else the dispatcher might have had it
+            return receive(wait)
+
+        def has_its_result(was_interrupted: bool) -> None:
+            nonlocal future
+            waited_for.set()
+            assert future.result(LIMIT)
+            assert wait_until(lambda: not hand.batches)  # so that it has the next one at once
+            waited_for.clear()
+            future = executor.submit(waited_for.wait, LIMIT)
+
+        hand.channel.receive = received
+        future = executor.submit(waited_for.wait, LIMIT)
+        try:
+            assert interrupted_everywhere(lambda: future.result(), has_its_result) > 15
+        finally:
+            waited_for.set()
 
 
 class Refusing(Pool):

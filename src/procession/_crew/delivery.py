@@ -5,6 +5,7 @@ Always without the crew's lock: unpickling runs the users' code.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from procession._crew import encoding
@@ -13,6 +14,8 @@ from procession._crew.hand import Done
 from procession._crew.jobs import Batch, Call, Job, MapJob
 from procession._crew.words import Words
 from procession._wire.outcome import load_outcome, remote_text
+
+_main = threading.main_thread().ident
 
 
 class Delivery:
@@ -34,7 +37,7 @@ class Delivery:
                 continue
             for at, outcome in enumerate(outcomes, start):
                 call: Call = batch.ids[at]
-                call.finish(*self._decode(job, batch.items[at], outcome, mapping))
+                call.finish(*self.decode(job, batch.items[at], outcome, mapping))
 
     def _to_map(
         self, job: MapJob, batch: Batch, start: int, outcomes: list[Any], mapping: Mapping
@@ -46,7 +49,7 @@ class Delivery:
         values: list[Any] = []
         good: list[int] = []
         for at, outcome in enumerate(outcomes):
-            ok, value = self._decode(job, batch.items[start + at], outcome, mapping)
+            ok, value = self.decode(job, batch.items[start + at], outcome, mapping)
             if ok:
                 good.append(ids[at])
                 values.append(value)
@@ -55,11 +58,14 @@ class Delivery:
         if good:
             job.sink.values(ids if len(good) == len(ids) else good, values)
 
-    def _decode(self, job: Job, item: Any, outcome: Any, mapping: Mapping) -> tuple[bool, Any]:
+    def decode(self, job: Job, item: Any, outcome: Any, mapping: Mapping) -> tuple[bool, Any]:
+        """Whether a call returned, and what; or the exception."""
         if encoding.is_value(outcome):
             try:
                 return True, encoding.unpack(outcome, mapping)
             except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and threading.get_ident() == _main:
+                    raise  # it is for whoever waits here
                 return False, self._words.unloadable(job.text(item), error)
         kind, *rest = outcome
         blob = rest[-1]

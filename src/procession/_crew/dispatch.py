@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 from procession._crew import encoding
 from procession._crew.delivery import Delivery
 from procession._crew.encoding import Mapping, Packer, Unsent
-from procession._crew.hand import Done, Hand, end
+from procession._crew.hand import Hand, end
 from procession._crew.jobs import Batch, Call, Calls, Job, MapJob, describe, pack
 from procession._crew.portable import portable
 from procession._crew.staff import Staff, lines
 from procession._crew.words import Words
 from procession._launch import stopping
 from procession._launch.own_thread import OwnThread
-from procession._wire import channel as wire
 from procession._wire.outcome import dump_outcome, load_outcome, remote_text
 from procession.errors import CallTimeout
 
@@ -41,6 +40,10 @@ OVERDUE = 0.05  # seconds without a word from a worker, after which its other ca
 BAD_LUCK = 100  # and so many that were killed before they came to their initializer
 START_ATTEMPTS = 3  # workers in a row that may end in their initializer; that is no accident
 
+Take = Callable[[bool, Any], bool]
+"""Takes an outcome over, ``(ok, value or exception)``; false: it does not want to."""
+
+_main = threading.main_thread().ident
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
@@ -77,12 +80,13 @@ class Crew:
         self._lock = threading.RLock()
         self._calls = Calls()
         self._jobs: collections.deque[Job] = collections.deque()
-        self._after: list[Callable[[], None]] = []
+        self._after: list[Callable[[], object]] = []
         self._packers: list[Packer] = []
         self._closing = False
         self._terminated = False
         self._bad_starts = 0
         self._kicked = False
+        self._all_ready = False
         self._wakes_at = 0.0
         self._staff = Staff(size, start, initializer, initargs, tasks)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -157,8 +161,11 @@ class Crew:
             return self._words.closed()
         return self.broken
 
-    def call(self, call: Call) -> bool:
+    def call(self, call: Call, take: Take) -> bool:
         """Run an encoded call with an idle worker and wait for it in this thread.
+
+        Args:
+            take: As of `attend`.
 
         Returns:
             False where no worker is idle: then nothing was done.
@@ -186,23 +193,34 @@ class Crew:
                     hand = None
                 else:
                     self._note_memory(hand)
-            done = None if hand is None else self._await(hand)
+            if hand is not None:
+                self._take_from(hand, batch, take)
         except BaseException:
             self._let_go(call)  # its outcome comes by the dispatcher, if at all
             raise
-        if hand is not None:
-            parts: list[Done] = []
-            with self._lock:
-                if done is not None:
-                    (_, first, outcomes, _), mapping = done
-                    parts = hand.ended(first, outcomes, mapping)
-                self._give_back(hand)
-                if self._jobs:
-                    self._assign()
-            self._delivery.deliver(parts)
         if self._after:
             self._tell()
         return True
+
+    def attend(self, call: Call, take: Take) -> None:
+        """Wait in this thread for a call that a worker has in hand, if that has nothing else.
+
+        Args:
+            take: Takes the outcome over; where it declines, or was not asked, the dispatcher tells
+                the call's ``finish``, perhaps once more.
+        """
+        try:
+            with self._lock:
+                hand = self._borrow_from_the_dispatcher(call)
+                if hand is None:
+                    return
+                batch = hand.batches[0]
+            self._take_from(hand, batch, take)
+        except BaseException:
+            self._let_go(call)
+            raise
+        if self._after:
+            self._tell()
 
     def cancel(self, call: Call) -> bool:
         """End a call that a worker has in hand, and the worker with it.
@@ -216,7 +234,7 @@ class Crew:
             hand = self._whose(call)
             if hand is None:
                 return False
-            if hand.in_hand() > 1 or hand.has_waiting():
+            if not hand.borrowed and (hand.in_hand() > 1 or hand.has_waiting()):
                 self.kick()  # whatever this finds out is told, and given, by the dispatcher
                 if not self._recall(hand):
                     return False  # its end would take others along
@@ -294,7 +312,7 @@ class Crew:
                 self._kicked = True
                 os.eventfd_write(self._wake, 1)
 
-    def later(self, what: Callable[[], None]) -> None:
+    def later(self, what: Callable[[], object]) -> None:
         """Do something when the lock is free."""
         self._after.append(what)
 
@@ -400,33 +418,73 @@ class Crew:
     # --- one call directly -----------------------------------------------------------------
 
     def _borrow(self, call: Call) -> Hand | None:
+        """An idle worker."""
         if self._jobs or self._refusal() is not None:
             return None
-        hand = self._free_hand()
-        if hand is None or not hand.is_idle():
-            return None
-        hand.borrowed = call
-        self._staff.look_away(hand)
-        return hand
+        for hand in self.hands:
+            if hand.is_idle():
+                hand.borrowed = call
+                self._staff.look_away(hand)
+                return hand
+        return None
+
+    def _borrow_from_the_dispatcher(self, call: Call) -> Hand | None:
+        """The worker that has this very call in hand, and will say nothing else."""
+        for hand in self.hands:
+            if len(hand.batches) == 1 and hand.batches[0].ids[0] is call:
+                if len(hand.batches[0]) > 1 or not hand.is_at_work():
+                    return None
+                hand.borrowed = call
+                self._staff.look_away(hand)
+                return hand
+        return None
+
+    def _take_from(self, hand: Hand, batch: Batch, take: Take) -> None:
+        """Take the outcome of the one call that a borrowed worker has in hand.
+
+        Its message stays where it is until all is done: an interrupt in between leaves it to the
+        dispatcher.
+        """
+        message = self._await(hand)
+        taken = False
+        if message is not None:
+            (_, first, outcomes, _), mapping = message
+            if first == batch.first:
+                taken = take(
+                    *self._delivery.decode(batch.job, batch.items[0], outcomes[0], mapping)
+                )
+        with self._lock:
+            if taken:
+                hand.settle([(batch, 0, outcomes, mapping)])
+                hand.channel.taken()
+            self._give_back(hand)
+            if message is not None and not taken:
+                self.kick()
+            elif self._jobs and threading.get_ident() != _main:
+                self._assign()
+            elif self._jobs:
+                self.kick()  # what is half given when an interrupt comes would be lost
 
     def _give_back(self, hand: Hand) -> None:
         """Nobody waits for it directly any more. Idle it says nothing: it need not be watched."""
         hand.borrowed = None
         if hand.batches:
             self._staff.watch(hand)
-        if hand.is_spent() or not all(other.ready for other in self.hands):
-            self.kick()  # to dismiss it, or to give it what waits for one that starts
+        if not self._all_ready:
+            self._all_ready = all(other.ready for other in self.hands)
+        if self._closing or not self._all_ready or hand.is_spent():
+            self.kick()  # to end, to give it what waits for one that starts, or to dismiss it
 
     def _let_go(self, call: Call) -> None:
         """Nobody waits for a call directly any more: an interrupt came, wherever it was."""
         with self._lock:
+            self.kick()
             for hand in self.hands:
                 if hand.borrowed is call:
                     self._give_back(hand)
                     self._staff.watch(hand)
                     if hand.giving:  # whether it was sent nobody knows
                         self._end_for(hand, _nothing)
-                    self.kick()
         self._tell()
 
     def _await(self, hand: Hand) -> tuple[tuple[Any, ...], Mapping] | None:
@@ -441,9 +499,9 @@ class Crew:
                     return None
 
     @staticmethod
-    def _receive(hand: Hand, flags: int = 0) -> tuple[tuple[Any, ...], Mapping] | None:
+    def _receive(hand: Hand, wait: bool = True) -> tuple[tuple[Any, ...], Mapping] | None:
         try:
-            return hand.channel.receive(flags)
+            return hand.channel.receive(wait)
         except encoding.Undelivered as error:
             refusal = encoding.RAISED, dump_outcome(error=error.told("its result"))
             if not error.count:
@@ -454,6 +512,7 @@ class Crew:
 
     def _hire(self) -> Hand | None:
         """A new worker; where none can be started it is tried again later, by the dispatcher."""
+        self._all_ready = False
         try:
             hand = self._staff.hire()
         except Exception as error:
@@ -613,10 +672,16 @@ class Crew:
             elif not hand.lengthen():
                 self._end_for(hand, _too_late)
 
+    def _hear_what_was_left(self) -> None:
+        """Take the messages that somebody received who then left them to us."""
+        for hand in self.hands:
+            if not hand.borrowed and hand.channel.is_left():
+                self._hear(hand)
+
     def _hear(self, hand: Hand) -> bool:
         """Take one message of a worker; false when there is none."""
         try:
-            received = self._receive(hand, wire.DONT_WAIT)
+            received = self._receive(hand, wait=False)
         except BlockingIOError:
             return False
         if received is None:
@@ -641,6 +706,8 @@ class Crew:
                 hand.batches[0].job.measured(used_ns, len(outcomes))
             parts = hand.ended(first, outcomes, mapping)
             self.later(lambda: self._delivery.deliver(parts))
+            hand.settle(parts)
+        hand.channel.taken()
         return True
 
     def _bury(self, hand: Hand) -> None:
@@ -734,6 +801,7 @@ class _Dispatcher:
                         with contextlib.suppress(BlockingIOError):
                             os.eventfd_read(fd)
                         crew._kicked = False
+                        crew._hear_what_was_left()
                 elif hand.borrowed:
                     continue
                 elif fd == hand.sentinel:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from procession import _native
 from procession._crew.extents import Arrivals, Room, aligned
 from procession._shared.pickling import travelling
 from procession._wire import channel
@@ -40,13 +41,13 @@ PLAIN = frozenset((int, float, str, bool, type(None)))
 INLINE = 48 * 1024  # bytes of a packet; a channel holds four of them before a send would wait
 LARGE = 64 * 1024  # bytes of a buffer that is worth a mapping of its own
 _LONGEST = 1024  # characters of a string that goes as it is
-_HEAVY = struct.Struct("<cxxxIQQQqI")
-"""What a packet with memory begins with: `_MEMFD` or `_EXTENT`; extent, offset, bytes; bytes of
-the message in it, 0 where that follows; the first of its calls and how many they are.
+_HEAVY = struct.Struct("<cxxxIQQQQqI")
+"""What a packet with memory begins with: `_MEMFD` or `_EXTENT`; extent, offset, bytes, and which of
+the messages with an extent it is; bytes of the message in it, 0 where that follows; the first of
+its calls and how many they are.
 """
 _MEMFD, _EXTENT = b"\0", b"\1"  # marshalled tuples begin otherwise
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
-_ROOM = _socket.CMSG_SPACE(4)
 
 
 class Unsent(Exception):
@@ -185,13 +186,21 @@ class Channel:
 
     Args:
         sock: A socket that keeps message boundaries; it belongs to the channel.
+        memory: Descriptor of the slate.
+        counts: The words of the slate that count what this end, and what the other one has sent.
         room: Where our large buffers go.
         arrivals: Where those of the other end are.
         patience: Seconds after which `receive` gives up with BlockingIOError; 0: never.
     """
 
     def __init__(
-        self, sock: channel.Socket, room: Room, arrivals: Arrivals, patience: int = 0
+        self,
+        sock: channel.Socket,
+        memory: int,
+        counts: tuple[int, int],
+        room: Room,
+        arrivals: Arrivals,
+        patience: int = 0,
     ) -> None:
         self._sock = sock
         self.room = room
@@ -199,8 +208,11 @@ class Channel:
         if patience:
             limit = struct.pack("@ll", patience, 0)
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
-        self._buffer = bytearray(INLINE + 4096)
-        self._view = memoryview(self._buffer)
+        self._line = _native.Line(sock.fileno(), memory, *counts, INLINE + 4096)
+        self.taken = self._line.taken
+        """Call it when what `receive` returned was taken over; until then that returns it again."""
+        self.is_left = self._line.is_left
+        """Whether somebody received something, and did not take it over."""
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -215,7 +227,7 @@ class Channel:
         """
         data = marshal.dumps(message)
         if not buffers and len(data) <= INLINE:
-            self._sock.send(data, _socket.MSG_NOSIGNAL)
+            self._line.send(data)
             return
         parts: list[bytes | memoryview] = [*buffers] if buffers else []
         inline = data if len(data) <= INLINE else b""
@@ -229,7 +241,7 @@ class Channel:
                 self._send_memfd(parts, inline, (length, first, count))
             else:
                 head = _HEAVY.pack(_EXTENT, *place, length, first, count)
-                self._sock.send(head + inline, _socket.MSG_NOSIGNAL)
+                self._line.send(head + inline)
         except (OSError, MemoryError) as error:
             if place is not None:
                 self.room.take_back()
@@ -247,44 +259,38 @@ class Channel:
                 _write(memfd, part, at)
                 at += aligned(len(part))
             os.ftruncate(memfd, at)
-            packet = [_HEAVY.pack(_MEMFD, 0, 0, at, *about), inline]
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", memfd))]
-            self._sock.sendmsg(packet, rights, _socket.MSG_NOSIGNAL)
+            self._line.send(_HEAVY.pack(_MEMFD, 0, 0, at, 0, *about) + inline, memfd)
         finally:
             os.close(memfd)
 
-    def receive(self, flags: int = 0) -> tuple[Any, Mapping] | None:
+    def receive(self, wait: bool = True) -> tuple[Any, Mapping] | None:
         """A message and its buffers; ``None`` when the other end is gone.
 
         Raises:
-            BlockingIOError: There is none: at once where ``MSG_DONTWAIT`` was given.
+            BlockingIOError: There is none.
             Undelivered: There is one, but no descriptor or memory for it.
         """
-        try:
-            size, ancillary, _, _ = self._sock.recvmsg_into(
-                [self._buffer], _ROOM, flags | _socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:
+        packet = self._line.receive(wait)
+        if not packet:
             return None
-        if not size:
-            return None
-        if self._buffer[0] > 1:
-            return marshal.loads(self._view[:size]), NOTHING
-        head = _HEAVY.unpack_from(self._view)
-        kind, number, offset, total, length, first, count = head
+        if packet[0] > 1:
+            return marshal.loads(packet), NOTHING
+        head = _HEAVY.unpack_from(packet)
+        kind, number, offset, total, message, length, first, count = head
         try:
             if kind == _EXTENT:
-                memory = self._arrivals.take((number, offset, total))
+                memory = self._arrivals.take((number, offset, total, message))
             else:
-                memory = _received(channel._descriptors(ancillary), total)
+                memory = _mapped(self._line.descriptor(), total)
         except (OSError, MemoryError) as error:
             raise Undelivered(first, count) from error
         if length:
             return marshal.loads(memory[:length]), Mapping(memory, aligned(length))
-        return marshal.loads(self._view[_HEAVY.size : size]), Mapping(memory)
+        return marshal.loads(memoryview(packet)[_HEAVY.size :]), Mapping(memory)
 
     def close(self) -> None:
         """Close this end."""
+        self._line.closed()
         self._sock.close()
 
 
@@ -300,14 +306,11 @@ def _about(message: tuple[Any, ...]) -> tuple[int, int]:
     return (message[1], len(message[2])) if message[0] == OUTCOMES else (0, 0)
 
 
-def _received(fds: list[int], size: int) -> memoryview:
-    if not fds:
+def _mapped(fd: int, size: int) -> memoryview:
+    if fd < 0:
         raise channel.TooManyDescriptors(errno.EMFILE, os.strerror(errno.EMFILE))
-    try:
-        # private: what the receiver writes into an array is its own
-        return memoryview(mmap.mmap(fds[0], size, mmap.MAP_PRIVATE))
-    finally:
-        channel.close_all(fds)
+    # private: what the receiver writes into an array is its own
+    return memoryview(mmap.mmap(fd, size, mmap.MAP_PRIVATE))
 
 
 def _write(fd: int, data: bytes | memoryview, at: int) -> None:

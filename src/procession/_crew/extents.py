@@ -32,8 +32,8 @@ COPIED = 1024 * 1024  # bytes that are copied with the interpreter's lock held
 _FLOCK = struct.Struct("hhqqi4x")
 _POPULATE_WRITE = 23  # Linux 5.14; older Pythons do not name it
 
-Place = tuple[int, int, int]
-"""Number of an extent, its offset, and how many bytes of it are used."""
+Place = tuple[int, int, int, int]
+"""Number of an extent, its offset, how many bytes of it are used, and the number of its message."""
 
 
 class _Extent:
@@ -92,7 +92,7 @@ class Room:
             return None
         self._messages += 1
         extent.message = self._messages
-        return extent.number, extent.offset, total
+        return extent.number, extent.offset, total, self._messages
 
     def take_back(self) -> None:
         """The message could not be sent."""
@@ -217,10 +217,12 @@ class Arrivals:
     def take(self, place: Place) -> memoryview:
         """What a message refers to; it stays as it is as long as somebody uses it.
 
+        Taken twice, after an interrupt, it is the same.
+
         Raises:
             MemoryError: There is no memory left to have it in.
         """
-        number, offset, size = place
+        number, offset, size, message = place
         try:
             if self._holds is None:
                 self._holds = _native.Holds(self._fd)
@@ -228,7 +230,7 @@ class Arrivals:
         except (OSError, MemoryError):  # no descriptor for a hold, no more mappings: a copy
             found = memoryview(self._copy(offset, size))
         finally:
-            self._words[self._taken] += 1
+            self._words[self._taken] = message
         return found
 
     def _copy(self, offset: int, size: int) -> bytearray:

@@ -86,6 +86,12 @@ class Hand:
             return False
         return self.is_available()
 
+    def is_at_work(self) -> bool:
+        """Whether its next word is the outcome of what it has in hand."""
+        if self.leaving or self.borrowed or self.verdict is not None:
+            return False
+        return self.ready and not self.recalled and self.deadline is None
+
     def could_take_more(self) -> bool:
         """Whether it will soon have done what it has, and should find the next calls there."""
         if len(self.batches) != 1 or not self.ready or self.recalled or self.deadline is not None:
@@ -161,33 +167,42 @@ class Hand:
                 self.channel.send((encoding.END,))
 
     def ended(self, first: int, outcomes: list[Any], mapping: Mapping) -> list[Done]:
-        """Calls have ended, from a number on; what is known of some already is left out."""
+        """Whose outcomes these are, from a call's number on; what is known already is left out.
+
+        Nothing changes until `settle`: an interrupt in between loses nothing.
+        """
+        batches = self.batches
+        if len(batches) == 1 and len(outcomes) == 1:
+            batch = batches[0]
+            if batch.first == first > self._done and len(batch.ids) == 1:  # most usual, in short
+                return [(batch, 0, outcomes, mapping)]
+        found: list[Done] = []
+        at = max(0, self._done + 1 - first)
+        for batch in batches:  # none are left where all was dropped
+            if at >= len(outcomes):
+                break
+            start = first + at - batch.first
+            if start < len(batch):
+                some = outcomes[at : at + len(batch) - start]
+                found.append((batch, start, some, mapping))
+                at += len(some)
+        return found
+
+    def settle(self, parts: list[Done]) -> None:
+        """What `ended` said is known now."""
         self.heard = time.monotonic()
         self.deadline = None
         self.recalled = False
-        if len(self.batches) == 1 and len(outcomes) == 1:
-            batch = self.batches[0]
-            if batch.first == first and len(batch.ids) == 1:  # the most usual case, in short
-                self.batches.clear()
-                batch.done = 1
-                self._done = first
-                return [(batch, 0, outcomes, mapping)]
-        found: list[Done] = []
-        if first <= self._done:
-            outcomes = outcomes[self._done + 1 - first :]
-            first = self._done + 1
-        at = 0
-        while at < len(outcomes) and self.batches:  # none are left where all was dropped
-            batch = self.batches[0]
-            start = first + at - batch.first
-            some = outcomes[at : at + len(batch) - start]
-            found.append((batch, start, some, mapping))
-            batch.done = start + len(some)
-            at += len(some)
-            self._done = first + at - 1
-            if batch.done == len(batch):
-                self.batches.popleft()
-        return found
+        if parts:
+            batch, start, some, _ = parts[-1]
+            self._done = batch.first + start + len(some) - 1
+        batches = self.batches  # the rest follows from that one word, however often it is done
+        while batches:
+            batch = batches[0]
+            batch.done = max(batch.done, min(len(batch.ids), self._done + 1 - batch.first))
+            if batch.done < len(batch.ids):
+                break
+            batches.popleft()
 
     # --- while it cannot run ---------------------------------------------------------------
 
@@ -219,7 +234,9 @@ class Hand:
     def salvage(self) -> list[Done]:
         """The outcomes on its slate. Only while it cannot run."""
         first, outcomes = self.slate.outcomes()
-        return self.ended(first, outcomes, Mapping()) if outcomes else []
+        parts = self.ended(first, outcomes, Mapping()) if outcomes else []
+        self.settle(parts)
+        return parts
 
     def not_begun(self) -> list[Batch]:
         """Take back the calls that it did not begin. Only while it cannot run."""

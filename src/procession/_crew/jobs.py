@@ -23,7 +23,7 @@ class Crew(Protocol):
     def packer(self) -> contextlib.AbstractContextManager[Packer]:
         """A packer that nobody else uses at the moment."""
 
-    def later(self, what: Callable[[], None]) -> None:
+    def later(self, what: Callable[[], object]) -> None:
         """Do something when the lock is free."""
 
     def kick(self) -> None:
@@ -231,7 +231,7 @@ class Call:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        finish: Callable[[bool, Any], None],
+        finish: Callable[[bool, Any], object],
         begin: Callable[[], bool] | None = None,
         timeout: float | None = None,
         drop: Callable[[], object] | None = None,

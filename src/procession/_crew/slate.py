@@ -39,6 +39,9 @@ STAGE = 5
 INITIALIZING, WORKING = 1, 2
 OWNER_TOOK, WORKER_TOOK = 7, 8
 """How many messages each side has taken out of the other's room."""
+OWNER_SENT, WORKER_SENT = 64, 72
+"""How many packets each side has sent; each in a cache line of its own, since the other looks at it
+while it waits (`Line`, in src/line.h)."""
 
 AREA = 4096
 LIMIT = AREA + 128 * 1024
@@ -63,13 +66,16 @@ class Slate:
         self._room = (os.fstat(fd).st_size - SIZE) // 2
         self._rooms: list[extents.Room] = []
 
-    def ends(self, *, owner: bool) -> tuple[extents.Room, extents.Arrivals]:
-        """The room of this side, and what comes out of the other's."""
+    def ends(self, *, owner: bool) -> tuple[int, tuple[int, int], extents.Room, extents.Arrivals]:
+        """What a side's channel needs: the memory, where packets are counted, its room, and what
+        comes out of the other's.
+        """
         mine, others = (OWNER_TOOK, WORKER_TOOK) if owner else (WORKER_TOOK, OWNER_TOOK)
         start, first = (SIZE, 0) if owner else (SIZE + self._room, extents.MOST)
         room = extents.Room(self.fd, start, self._room, first, self.words, others)
         self._rooms.append(room)
-        return room, extents.Arrivals(self.fd, self.words, mine)
+        sent = (OWNER_SENT, WORKER_SENT) if owner else (WORKER_SENT, OWNER_SENT)
+        return self.fd, sent, room, extents.Arrivals(self.fd, self.words, mine)
 
     # --- the owner's side ------------------------------------------------------------------
 

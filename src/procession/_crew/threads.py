@@ -76,7 +76,7 @@ class ThreadCrew:
             return self._words.closed()
         return self.broken
 
-    def call(self, call: Call) -> bool:
+    def call(self, call: Call, take: object) -> bool:
         """No thread can be waited for without a hop."""
         return False
 
@@ -137,7 +137,7 @@ class ThreadCrew:
         """Never needed: nothing is pickled."""
         raise NotImplementedError
 
-    def later(self, what: Callable[[], None]) -> None:
+    def later(self, what: Callable[[], object]) -> None:
         """Never needed: nothing fails on its way to a thread."""
         raise NotImplementedError
 

@@ -96,6 +96,7 @@ class Worker:
             self._channel.send((encoding.READY,))
             while (received := self._receive()) is not None:
                 message, mapping = received
+                self._channel.taken()
                 if message[0] == encoding.END:
                     break
                 self._run_calls(message, mapping)

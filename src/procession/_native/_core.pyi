@@ -520,6 +520,41 @@ class Holds:
         OSError: it cannot be held. MemoryError: it cannot be mapped.
         """
 
+@final
+class Line:
+    """One end of a worker's channel (src/line.h): its socket, and what both ends count in a page.
+
+    What `receive` returned it returns again until `taken` is called, so that an interrupt in
+    between loses nothing.
+
+    Args:
+        fd: The socket's descriptor, which stays the caller's.
+        memory: The descriptor of the memory that begins with the page.
+        sent: Number of the word in it that counts what this end has sent.
+        arriving: And of the one for the other end.
+        room: Bytes of a packet at most.
+    """
+
+    def __new__(cls, fd: int, memory: int, sent: int, arriving: int, room: int, /) -> Line: ...
+    def send(self, packet: bytes, fd: int = -1, /) -> None:
+        """Send a packet, and a descriptor with it.
+
+        OSError: the other end is gone, or there is no memory.
+        """
+    def receive(self, wait: bool, /) -> bytes:
+        """A packet; empty when the other end is gone.
+
+        BlockingIOError: there is none, or another thread waits for it.
+        """
+    def descriptor(self) -> int:
+        """What came with the packet, until that is taken; -1: nothing."""
+    def taken(self) -> None:
+        """The packet was taken over: the next one may come."""
+    def is_left(self) -> bool:
+        """Whether a packet was received and not taken over."""
+    def closed(self) -> None:
+        """The socket was closed."""
+
 class Ring:
     """What a queue does, but for pickling: `_dumps` and `_loads` are its subclass's, and so is
     `_idle`, which a get that waits calls from time to time.

@@ -384,6 +384,7 @@ static const struct {
     {"Semaphore", &pn_semaphore_spec},
     {"Extent", &pn_extent_spec},
     {"Holds", &pn_holds_spec},
+    {"Line", &pn_line_spec},
 };
 
 static int fill(PyObject *module)

@@ -72,6 +72,9 @@ PyObject *pn_set_queue_types(PyObject *module, PyObject *args);
 /* Extent and Holds (module_extents.c). */
 extern PyType_Spec pn_extent_spec, pn_holds_spec;
 
+/* Line (module_line.c). */
+extern PyType_Spec pn_line_spec;
+
 /* Event (module_event.c). */
 extern PyType_Spec pn_event_spec;
 
