@@ -198,8 +198,7 @@ def kept_descriptors() -> set[int]:
     client = sys.modules.get("procession._launch.keeper_client")
     keeper = client and client.existing()
     if keeper:
-        sockets = [keeper.door, keeper._link, *(spare.stream for spare in keeper._spares)]
-        held |= {socket.fileno() for socket in sockets if socket is not None}
+        held.update(keeper.descriptors())
     identity = sys.modules.get("procession._identity")
     for table in identity._tables.values() if identity else ():
         held.add(table.fileno())

@@ -272,8 +272,7 @@ def _kept_descriptors() -> set[int]:
     if (client := modules.get("procession._launch.keeper_client")) and (
         keeper := client.existing()
     ):
-        sockets = [keeper.door, keeper._link, *(spare.stream for spare in keeper._spares)]
-        held.update(socket.fileno() for socket in sockets if socket is not None)
+        held.update(keeper.descriptors())
     if identity := modules.get("procession._identity"):
         held.update(table.fileno() for table in identity._tables.values())
     regions = []  # the next small objects go there

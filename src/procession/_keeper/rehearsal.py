@@ -177,7 +177,7 @@ class _Stage:
         }
         starter, stream = channel.stream_pair()
         with starter:
-            channel.send_frame(starter, header, payload, [0, 1, 2])
+            channel.send_frame(starter.fileno(), header, payload, [0, 1, 2])
         return stream
 
     def serve(self, stream: channel.Socket) -> None:

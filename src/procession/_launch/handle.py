@@ -13,7 +13,7 @@ import threading
 import time
 
 from procession import _native
-from procession._launch import keeper_client
+from procession._launch.keeper import SLICE_NS
 from procession._wire import messages
 from procession.ending import Ending, How, Rusage, from_status
 
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from procession._launch.keeper_client import Keeper
+    from procession._launch.keeper import Keeper
 
 _HOWS = {
     _native.RETURNED: How.RETURNED,
@@ -151,7 +151,7 @@ class Handle:
         table = self._keeper.table
         deadline = None if timeout is None else time.monotonic_ns() + round(timeout * 1e9)
         while True:
-            rest = keeper_client.SLICE_NS
+            rest = SLICE_NS
             if deadline is not None:
                 rest = min(rest, max(0, deadline - time.monotonic_ns()))
             if table.wait(self._index, self._generation, rest):

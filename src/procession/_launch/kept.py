@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import time
 import warnings
@@ -13,14 +12,19 @@ from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
 from procession._launch import debugger, exit_hooks, keeper_client, replacement
 from procession._launch.handle import Handle
-from procession._wire import channel, main_module, messages, pickling
+from procession._launch.keeper import environ
+from procession._wire import channel, main_module, messages, pickling, preparation
 from procession.errors import StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from procession._launch.keeper import Keeper
+
 _ATTEMPTS = 8  # spares that may be found dead, one after the other, before a start gives up
+_STANDARD = [[fd for fd in range(3) if bits & 1 << fd] for bits in range(8)]
+"""Which of 0-2 are open, by what a look says of them."""
 
 
 class KeptHandle(Handle):
@@ -41,72 +45,59 @@ class KeptHandle(Handle):
     def _launch(self, process: Any) -> None:
         asked_ns = time.monotonic_ns()
         command = self._command()
-        keeper = keeper_client.ensure(zygote=True)
-        self._keeper = keeper
-        payload = self._pickle(process)
-        opened: list[int] = []
         try:
-            header, fds = self._header(keeper, command, opened)
-            self._send_to_spare(process, keeper, asked_ns, header, payload, fds)
+            seen = _native.look()
+            keeper = self._keeper = keeper_client.ensure(zygote=True, credentials=seen[0])
+            payload = self._pickle(process, seen[2] is not None)
+            opened: list[int] = []
+            try:
+                header, fds = self._header(keeper, command, seen, opened)
+                self._send_to_spare(process, keeper, asked_ns, header, payload, fds)
+            finally:
+                for fd in opened:
+                    os.close(fd)
+        except StartError:
+            raise
         except OSError as error:
             raise keeper_client.refused(error) from error
-        finally:
-            for fd in opened:
-                os.close(fd)
         exit_hooks.install()
 
     def _command(self) -> tuple[bytes, list[bytes]] | None:
         """Program and arguments that the spare is to execute; ``None``: it goes on as it is."""
         return None
 
-    def _pickle(self, process: Any) -> bytes:
+    def _pickle(self, process: Any, here: bool) -> bytes:
         context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            return pickling.dump_start(process, self._preparation(process), main_module.plan())
+            main = main_module.plan()
+            return pickling.dump_start(process, _prepared(process, main.kind, here), main)
         finally:
             context.set_spawning_popen(None)
 
-    def _preparation(self, process: Any) -> dict[str, Any]:
-        """What `multiprocessing` tells a child to prepare, as others may have extended it."""
-        default: Any = context._default_context
-        actual = default._actual_context  # asking for the start method would fix it for ever
-        try:
-            preparation: dict[str, Any] = spawn.get_preparation_data(process._name)
-        except FileNotFoundError as error:
-            raise StartError(
-                error.errno,
-                "this process's working directory is gone; change to one that exists first",
-            ) from error
-        finally:
-            default._actual_context = actual
-        del preparation["dir"]  # goes by descriptor, and only when it changed
-        del preparation["name"]  # in the header, so that the rest is the same for every child
-        return preparation
-
     def _header(
-        self, keeper: keeper_client.Keeper, command: Any, opened: list[int]
+        self,
+        keeper: Keeper,
+        command: Any,
+        seen: tuple[bytes, bytes, bytes | None, int],
+        opened: list[int],
     ) -> tuple[dict[str, Any], list[int]]:
         """The start frame's header and descriptors: what of our state the child must share."""
-        fds: list[int] = []
-        std = 0
-        for number in range(3):
-            if _is_open(number):
-                std |= 1 << number
-                fds.append(number)
-        directory = keeper_client._directory()
+        _, surroundings, directory, std = seen
+        fds = _STANDARD[std]
         moved = directory != keeper.directory
         if moved:
             opened.append(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            fds.append(opened[-1])
+            fds = [*fds, opened[0]]
         tracker = _tracker()
         if tracker is not None:
-            fds.append(tracker)
-        fds += self._fds
-        environ = keeper_client.environ()
-        changed = environ != keeper.environ
+            fds = [*fds, tracker]
+        if self._fds:
+            fds = [*fds, *self._fds]
+        variables = environ()
+        changed = variables != keeper.environ
         filters = warnings.filters
         pickled = None
-        if list(filters) != keeper.warning_filters:
+        if filters != keeper.warning_filters:
             import pickle
 
             pickled = pickle.dumps(list(filters))
@@ -115,9 +106,9 @@ class KeptHandle(Handle):
             "std": std,
             "cwd": moved,
             "tracker": tracker is not None,
-            "environ": dict(environ) if changed or command else None,
+            "environ": dict(variables) if changed or command else None,
             "warnings": pickled,
-            "surroundings": _native.read_surroundings(),
+            "surroundings": surroundings,
             "credentials": keeper.credentials,
             "owner": (keeper.owner_pid, keeper.index, keeper.generation),
             "default_method": _current.fixed_method(),
@@ -131,7 +122,7 @@ class KeptHandle(Handle):
     def _send_to_spare(
         self,
         process: Any,
-        keeper: keeper_client.Keeper,
+        keeper: Keeper,
         asked_ns: int,
         header: dict[str, Any],
         payload: bytes,
@@ -140,11 +131,11 @@ class KeptHandle(Handle):
         flags = _native.FLAG_DAEMON if process.daemon else 0
         name, target = self.name.encode("utf-8", "replace"), describe_target(process)
         for _ in range(_ATTEMPTS):
-            spare = keeper.take_spare()
-            with spare.stream:
+            pid, index, generation, stream = keeper.take_spare()
+            try:
                 if not keeper.table.ask(
-                    spare.slot,
-                    spare.generation,
+                    index,
+                    generation,
                     keeper.owner_id,
                     self._method_number,
                     flags,
@@ -153,12 +144,14 @@ class KeptHandle(Handle):
                     target,
                 ):
                     continue  # somebody killed it while it was waiting
-                self.pid, self._index, self._generation = spare.pid, spare.slot, spare.generation
+                self.pid, self._index, self._generation = pid, index, generation
                 try:
-                    channel.send_frame(spare.stream, header, payload, fds)
+                    channel.send_frame(stream, header, payload, fds)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # killed since it was asked: a start that ended at once
                 return
+            finally:
+                os.close(stream)
         raise StartError(None, f"{_ATTEMPTS} processes in turn were killed before they could start")
 
 
@@ -206,12 +199,13 @@ def describe_target(process: Any) -> bytes:
     return f"{module}.{name}".encode("utf-8", "replace")
 
 
-def _is_open(fd: int) -> bool:
+def _prepared(process: Any, kind: str, here: bool) -> bytes:
     try:
-        stat.S_IFMT(os.fstat(fd).st_mode)
-    except OSError:
-        return False
-    return True
+        return preparation.dump(process._name, kind, here)
+    except FileNotFoundError as error:
+        raise StartError(
+            error.errno, "this process's working directory is gone; change to one that exists first"
+        ) from error
 
 
 _own_comm: str | None = None

@@ -13,6 +13,7 @@ import threading
 
 from procession._kernel import segments
 from procession._launch import keeper_client
+from procession._launch.keeper import Keeper, inode_of
 from procession._wire import messages
 
 _made: dict[str, int] = {}
@@ -93,18 +94,18 @@ def _is_main() -> bool:
 
 def _hold(inode: int) -> None:
     global _folder, _identity
-    if _folder >= 0 and _identity != keeper_client._inode(_folder):
+    if _folder >= 0 and _identity != inode_of(_folder):
         _folder = -1  # closed by code that daemonises; the number is somebody else's
     if _folder < 0:
         _folder = segments.open_folder()
-        _identity = keeper_client._inode(_folder)
+        _identity = inode_of(_folder)
         for other in _made.values():
             segments.hold(_folder, other)
     segments.hold(_folder, inode)
 
 
 def _let_go(inode: int) -> None:
-    if _folder >= 0 and _identity == keeper_client._inode(_folder):
+    if _folder >= 0 and _identity == inode_of(_folder):
         segments.let_go(_folder, inode)
         if not _made:
             _close()
@@ -112,12 +113,12 @@ def _let_go(inode: int) -> None:
 
 def _close() -> None:
     global _folder
-    if _folder >= 0 and _identity == keeper_client._inode(_folder):
+    if _folder >= 0 and _identity == inode_of(_folder):
         os.close(_folder)
     _folder = -1
 
 
-def _tell_to_keep(keeper: keeper_client.Keeper, name: str, inode: int) -> bool:
+def _tell_to_keep(keeper: Keeper, name: str, inode: int) -> bool:
     """Hand a segment to the guard, with a hold that lasts until the guard has its own."""
     folder = segments.open_folder()
     try:
@@ -159,7 +160,7 @@ def _remove_all() -> None:
     _made.clear()
 
 
-def _tell_new_keeper(keeper: keeper_client.Keeper) -> None:
+def _tell_new_keeper(keeper: Keeper) -> None:
     if _is_main():
         for name, inode in list(_made.items()):
             _tell_to_keep(keeper, name, inode)

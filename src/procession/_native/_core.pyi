@@ -483,6 +483,27 @@ def written_pages() -> bytes:
 def copy_pages(pages: bytes, /) -> None:
     """Have one's own copy of pages now that would be copied at the first write to them."""
 
+def look() -> tuple[bytes, bytes, bytes | None, int]:
+    """What a start has to know of this thread, in one look: credentials and surroundings as below,
+    which directory it works in (``None``: one that is gone), and which of 0-2 are open, as bits.
+
+    Raises:
+        OSError: There is no descriptor or no memory to look.
+    """
+
+def receive_spare(link: int, /) -> tuple[int, int, int, int] | bytes | None:
+    """A spare out of a link: pid, slot, generation and its stream's descriptor, close-on-exec and
+    none of 0-2; another message as it is, empty where the other end is gone; ``None``: nothing yet.
+
+    Raises:
+        OSError(EMFILE): There was no room for the descriptor, and it is lost.
+    """
+
+def send_start(
+    fd: int, first: bytes | memoryview, second: bytes | memoryview, fds: list[int], /
+) -> int:
+    """Send two pieces as one, with at most 253 descriptors; how many bytes went."""
+
 def read_surroundings() -> bytes:
     """Signal mask, ignored signals, umask, priority, process group, affinity and limits."""
 

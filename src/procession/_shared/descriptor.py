@@ -7,7 +7,7 @@ import weakref
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-from procession._launch.keeper_client import Keeper
+from procession._launch.keeper import Keeper
 from procession._shared import parcels
 
 _present: weakref.WeakValueDictionary[bytes, Descriptor] = weakref.WeakValueDictionary()

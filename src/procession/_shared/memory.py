@@ -12,7 +12,7 @@ from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 from procession import _identity, _native
-from procession._launch.keeper_client import Keeper
+from procession._launch.keeper import Keeper
 from procession._shared import parcels
 from procession.errors import SharedObjectLost
 

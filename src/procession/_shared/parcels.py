@@ -16,10 +16,9 @@ import threading
 from typing import Any
 
 from procession._launch import keeper_client
+from procession._launch.keeper import Keeper
 from procession._wire import messages
 from procession.errors import SharedObjectLost
-
-_Keeper = keeper_client.Keeper
 
 
 def for_child(popen: Any, token: bytes, fd: int) -> Any:
@@ -69,8 +68,8 @@ class Carrier:
 
 
 def deposit(
-    token: bytes, fd: int, last: _Keeper | None = None, carrier: Carrier | None = None
-) -> _Keeper:
+    token: bytes, fd: int, last: Keeper | None = None, carrier: Carrier | None = None
+) -> Keeper:
     """Leave a descriptor with the guard, to be claimed once more.
 
     Args:
@@ -133,7 +132,7 @@ def arrived(token: bytes, item: bytes | None = None) -> None:
     keeper_client.ensure(zygote=False).tell(messages.ARRIVED, token, item)
 
 
-def let_go(token: bytes, keeper: _Keeper) -> None:
+def let_go(token: bytes, keeper: Keeper) -> None:
     """This process, which deposited it with that keeper, has no use for it any more."""
     if keeper.owner_pid == os.getpid():
         keeper.tell(messages.DROP, token, keeper.owner_id)

@@ -14,6 +14,8 @@ import marshal
 import os
 import struct
 
+from procession import _native
+
 TYPE_CHECKING = False  # `typing` costs milliseconds that a keeper's start does not have
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -121,29 +123,33 @@ def receive_bytes(sock: Socket, flags: int, room: int) -> tuple[bytes, list[int]
 _HEAD = struct.Struct("<IIQ")  # descriptors, bytes of the marshalled header, bytes of the payload
 
 
-def send_frame(sock: Socket, header: dict[str, Any], payload: bytes, fds: Sequence[int]) -> None:
+def send_frame(fd: int, header: dict[str, Any], payload: bytes, fds: list[int]) -> None:
     """Send a header, a payload of any size, and any number of descriptors.
 
     One system call where all of it is small: this is the whole of a start.
+
+    Args:
+        fd: A byte stream's descriptor; no object is made of what is used once.
+        header: Of what can be marshalled.
+        payload: What follows it.
+        fds: What goes with it.
 
     Raises:
         BrokenPipeError, ConnectionResetError: The spare is gone; how much it got is unknown.
     """
     marshalled = marshal.dumps(header)
     first = _HEAD.pack(len(fds), len(marshalled), len(payload)) + marshalled
-    parts: list[bytes | memoryview] = [first]
-    later = [fds[i : i + _MAX_FDS] for i in range(_MAX_FDS, len(fds), _MAX_FDS)]
-    if not later:
-        parts.append(payload)
-    sent = sock.sendmsg(parts, _ancillary(fds[:_MAX_FDS]), _socket.MSG_NOSIGNAL)
-    for some in later:
-        _send_all(sock, memoryview(first)[sent:])
+    if len(fds) <= _MAX_FDS:
+        sent = _native.send_start(fd, first, payload, fds)
+        if sent < len(first) + len(payload):
+            _send_rest(fd, first, payload, sent)
+        return
+    sent = _native.send_start(fd, first, b"", fds[:_MAX_FDS])
+    for start in range(_MAX_FDS, len(fds), _MAX_FDS):
+        _send_rest(fd, first, b"", sent)
         sent = len(first)
-        sock.sendmsg([b"+"], _ancillary(some), _socket.MSG_NOSIGNAL)
-    if sent < len(first):
-        _send_all(sock, memoryview(first)[sent:])
-        sent = len(first)
-    _send_all(sock, memoryview(payload)[sent - len(first) :])
+        _native.send_start(fd, b"+", b"", fds[start : start + _MAX_FDS])
+    _send_rest(fd, b"", payload, 0)
 
 
 def receive_frame(sock: Socket) -> tuple[dict[str, Any], bytearray, list[int]] | None:
@@ -179,9 +185,11 @@ def _receive_at_least(sock: Socket, size: int, data: bytearray, fds: list[int]) 
     return data
 
 
-def _send_all(sock: Socket, rest: memoryview) -> None:
-    if rest:
-        sock.sendall(rest, _socket.MSG_NOSIGNAL)
+def _send_rest(fd: int, first: bytes, second: bytes, sent: int) -> None:
+    one, other = memoryview(first), memoryview(second)
+    while sent < len(first) + len(second):
+        head = one[sent:] if sent < len(first) else one[:0]
+        sent += _native.send_start(fd, head, other[max(0, sent - len(first)) :], [])
 
 
 def _ancillary(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:

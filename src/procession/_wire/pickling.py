@@ -6,11 +6,13 @@ it was made in, so that it sees the same globals as every other function there.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import io
 import pickle
 import sys
 import types
+from multiprocessing import reduction
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 
@@ -30,22 +32,24 @@ _Cached = functools._lru_cache_wrapper
 FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 
 
-def dump_start(process: Any, preparation: dict[str, Any], main: MainPlan) -> bytes:
+def dump_start(process: Any, prepared: bytes, main: MainPlan) -> bytes:
     """Pickle what a child needs: its preparation, main's namespace by value, the process object.
 
     The caller has made itself the spawning Popen, so that locks and descriptors pickle.
 
+    Args:
+        process: The process object.
+        prepared: The preparation, pickled already.
+        main: What is to be done about `__main__`.
+
     Raises:
         Exception: What pickle raised, with the way to the culprit and what to do in its text.
     """
-    if main.kind == "value":
-        preparation.pop("init_main_from_name", None)
-        preparation.pop("init_main_from_path", None)
     buffer = io.BytesIO()
-    start = buffer.write(_dump_preparation(main.kind, preparation))
+    start = buffer.write(prepared)
     if main.kind != "value":
         try:
-            ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(process)
+            _dump_by_name(process, buffer)
             return buffer.getvalue()
         except FAILURES:
             buffer.seek(start)
@@ -59,25 +63,24 @@ def dump_start(process: Any, preparation: dict[str, Any], main: MainPlan) -> byt
     return buffer.getvalue()
 
 
-_prepared: tuple[str, dict[str, Any], bytes] | None = None
-"""The last preparation that was pickled, and what it became: seldom does it change."""
-_PLAIN = frozenset((str, bytes, int, bool, type(None), AuthenticationString))
+def _dump_by_name(value: Any, buffer: io.BytesIO) -> None:
+    """As `ForkingPickler` does, unless the program has put in its own, in half of its time: what
+    it makes for each pickle is a chain of dicts, and Python code that looks into it.
+    """
+    if reduction.ForkingPickler is not ForkingPickler:
+        reduction.ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+        return
+    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = {
+        AuthenticationString: _reduce_key,  # in a start, where it may be pickled
+        **copyreg.dispatch_table,
+        **ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+    }
+    pickler.dump(value)
 
 
-def _dump_preparation(kind: str, preparation: dict[str, Any]) -> bytes:
-    global _prepared
-    if _prepared is not None and _prepared[0] == kind and _prepared[1] == preparation:
-        return _prepared[2]
-    buffer = io.BytesIO()
-    ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((kind, preparation))
-    pickled = buffer.getvalue()
-    copy = {key: value[:] if type(value) is list else value for key, value in preparation.items()}
-    # kept only where equal means the same: others may have put objects of theirs in there
-    parts = [
-        part for value in copy.values() for part in (value if type(value) is list else [value])
-    ]
-    _prepared = (kind, copy, pickled) if _PLAIN.issuperset(map(type, parts)) else None
-    return pickled
+def _reduce_key(key: AuthenticationString) -> Any:
+    return AuthenticationString, (bytes(key),)
 
 
 def _dump_by_value(value: Any, names: set[str], process: Any, *, ships: bool) -> bytes:

@@ -13,17 +13,25 @@
 
 #include "kernel.h"
 
+/* younger than the headers of some systems that we build on */
+#ifndef SYS_lsm_get_self_attr
+#define SYS_lsm_get_self_attr 459
+#endif
+#ifndef LSM_ATTR_CURRENT
+#define LSM_ATTR_CURRENT 100
+#endif
+
 #define MOST_GROUPS 1024 /* of a longer list the count is compared */
 
 static const char *const namespaces[PN_NAMESPACES] = {
-    "ns/mnt",
-    "ns/net",
-    "ns/user",
-    "ns/ipc",
-    "ns/uts",
-    "ns/cgroup",
-    "ns/pid_for_children", /* one's own never changes, this does */
-    "ns/time_for_children",
+    "mnt",
+    "net",
+    "user",
+    "ipc",
+    "uts",
+    "cgroup",
+    "pid_for_children", /* one's own never changes, this does */
+    "time_for_children",
 };
 
 static uint64_t hash(const void *data, size_t size) /* FNV-1a */
@@ -35,7 +43,7 @@ static uint64_t hash(const void *data, size_t size) /* FNV-1a */
     return value;
 }
 
-static int cannot_look(int error)
+int pn_cannot_look(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
@@ -44,7 +52,7 @@ static int hash_file(int self, const char *path, uint64_t *ret)
 {
     char text[2048];
     ssize_t got = pn_read_file(self, path, text, sizeof text);
-    if (got < 0 && cannot_look((int)-got))
+    if (got < 0 && pn_cannot_look((int)-got))
         return (int)got;
     *ret = got > 0 ? hash(text, (size_t)got) : 0;
     return 0;
@@ -60,12 +68,24 @@ static uint64_t namespace_inode(int self, const char *path)
     return number == NULL ? 0 : strtoull(number + 1, NULL, 10);
 }
 
-static int64_t read_filters(int self)
+static uint64_t read_field(const char *status, const char *name, int base)
 {
-    char text[8192];
-    ssize_t got = pn_read_file(self, "status", text, sizeof text);
-    const char *line = got > 0 ? strstr(text, "\nSeccomp_filters:") : NULL;
-    return line == NULL ? 0 : strtoll(line + 17, NULL, 10);
+    const char *line = strstr(status, name);
+    return line == NULL ? 0 : strtoull(line + strlen(name), NULL, base);
+}
+
+/* The security modules' own words in one call, from Linux 6.8 on: a file takes three, and 7 us. */
+static int read_label(int self, uint64_t *ret)
+{
+    char text[2048];
+    uint32_t size = sizeof text;
+    long got = syscall(SYS_lsm_get_self_attr, LSM_ATTR_CURRENT, text, &size, 0);
+    if (got < 0 && errno == ENOMEM)
+        return -ENOMEM;
+    if (got < 0 && errno != EOPNOTSUPP) /* an older kernel, a sandbox, a label of great length */
+        return hash_file(self, "../attr/current", ret);
+    *ret = got > 0 ? hash(text, size) : 0;
+    return 0;
 }
 
 static uint64_t read_groups(void)
@@ -77,14 +97,9 @@ static uint64_t read_groups(void)
     return hash(groups, (size_t)count * sizeof groups[0]);
 }
 
-int pn_credentials_read(struct pn_credentials *ret)
+int pn_credentials_read(int self, const char *status, struct pn_credentials *ret)
 {
     memset(ret, 0, sizeof *ret);
-    /* opened once: finding the thread's folder takes most of the time of a look into it; without
-     * /proc the descriptor is -1, and so every look into it fails */
-    int self = open("/proc/thread-self", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (self < 0 && cannot_look(errno))
-        return -errno;
     (void)getresuid(&ret->uid[0], &ret->uid[1], &ret->uid[2]);
     (void)getresgid(&ret->gid[0], &ret->gid[1], &ret->gid[2]);
     ret->groups = read_groups();
@@ -92,20 +107,18 @@ int pn_credentials_read(struct pn_credentials *ret)
     (void)syscall(SYS_capget, &header, ret->capabilities);
     ret->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
     ret->seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
-    if (ret->seccomp > 0)
-        ret->filters = read_filters(self);
+    ret->securebits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
     ret->session = getsid(0);
     for (int n = 0; n < PN_NAMESPACES; n++)
         ret->namespaces[n] = namespace_inode(self, namespaces[n]);
-    struct stat status;
-    if (stat("/", &status) == 0) {
-        ret->root[0] = status.st_dev;
-        ret->root[1] = status.st_ino;
+    struct stat root;
+    if (stat("/", &root) == 0) {
+        ret->root[0] = root.st_dev;
+        ret->root[1] = root.st_ino;
     }
-    int error = hash_file(self, "cgroup", &ret->cgroup);
-    if (error == 0)
-        error = hash_file(self, "attr/current", &ret->label);
-    if (self >= 0)
-        (void)close(self);
-    return error;
+    ret->bounding = read_field(status, "\nCapBnd:", 16);
+    ret->ambient = read_field(status, "\nCapAmb:", 16);
+    ret->filters = (int64_t)read_field(status, "\nSeccomp_filters:", 10);
+    int error = hash_file(self, "../cgroup", &ret->cgroup);
+    return error == 0 ? read_label(self, &ret->label) : error;
 }

@@ -9,7 +9,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 
-#include "credentials.h"
 #include "kernel.h"
 #include "launch.h"
 #include "module_extents.h"
@@ -81,45 +80,6 @@ static PyObject *set_blocked(PyObject *module, PyObject *args)
     if (PyErr_CheckSignals() != 0) /* what had been waiting */
         return NULL;
     Py_RETURN_NONE;
-}
-
-static PyObject *read_surroundings(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    struct pn_surroundings it;
-    pn_surroundings_read(&it);
-    return PyBytes_FromStringAndSize((const char *)&it, sizeof it);
-}
-
-static PyObject *apply_surroundings(PyObject *module, PyObject *args)
-{
-    (void)module;
-    const char *bytes;
-    Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "y#:apply_surroundings", &bytes, &size))
-        return NULL;
-    struct pn_surroundings wanted, now;
-    if (size != sizeof wanted) {
-        PyErr_SetString(PyExc_ValueError, "not what read_surroundings() returned");
-        return NULL;
-    }
-    memcpy(&wanted, bytes, sizeof wanted);
-    pn_surroundings_read(&now);
-    pn_surroundings_apply(&wanted, &now);
-    return Py_BuildValue("KKK", (unsigned long long)wanted.blocked,
-                         (unsigned long long)wanted.ignored, (unsigned long long)now.ignored);
-}
-
-static PyObject *credentials(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    struct pn_credentials it;
-    int error = pn_credentials_read(&it);
-    if (error != 0) {
-        errno = -error;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return PyBytes_FromStringAndSize((const char *)&it, sizeof it);
 }
 
 /* --- children --- */
@@ -321,9 +281,12 @@ static PyMethodDef functions[] = {
     {"get_subreaper", get_subreaper, METH_NOARGS, NULL},
     {"set_process_name", set_process_name, METH_VARARGS, NULL},
     {"set_blocked", set_blocked, METH_VARARGS, NULL},
-    {"read_surroundings", read_surroundings, METH_NOARGS, NULL},
-    {"apply_surroundings", apply_surroundings, METH_VARARGS, NULL},
-    {"credentials", credentials, METH_NOARGS, NULL},
+    {"look", pn_module_look, METH_NOARGS, NULL},
+    {"read_surroundings", pn_read_surroundings, METH_NOARGS, NULL},
+    {"apply_surroundings", pn_apply_surroundings, METH_VARARGS, NULL},
+    {"credentials", pn_credentials, METH_NOARGS, NULL},
+    {"receive_spare", pn_receive_spare, METH_VARARGS, NULL},
+    {"send_start", pn_send_start, METH_VARARGS, NULL},
     {"peek_child", peek_child, METH_NOARGS, NULL},
     {"attend", pn_attend, METH_VARARGS, NULL},
     {"fork_spares", pn_fork_spares, METH_VARARGS, NULL},

@@ -31,6 +31,14 @@ struct pn_self *pn_self_of(PyObject *table);
 PyObject *pn_attend(PyObject *module, PyObject *args);
 PyObject *pn_fork_spares(PyObject *module, PyObject *args);
 
+/* look and the rest of a start (module_start.c). */
+PyObject *pn_module_look(PyObject *module, PyObject *unused);
+PyObject *pn_read_surroundings(PyObject *module, PyObject *unused);
+PyObject *pn_apply_surroundings(PyObject *module, PyObject *args);
+PyObject *pn_credentials(PyObject *module, PyObject *unused);
+PyObject *pn_receive_spare(PyObject *module, PyObject *args);
+PyObject *pn_send_start(PyObject *module, PyObject *args);
+
 /* Memory (module_memory.c). */
 extern PyType_Spec pn_memory_spec;
 

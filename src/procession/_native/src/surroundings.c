@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "surroundings.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,19 +9,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernel.h"
-
 /* One read of the kernel's own words (5 us) instead of a question for each signal (9 us). The
  * thread's file, since a first thread that has ended has no umask any more. */
-static void read_status(struct pn_surroundings *ret)
+static void parse_status(const char *status, struct pn_surroundings *ret)
 {
-    char text[4096];
-    ret->umask = -1;
-    ssize_t got = pn_read_file(AT_FDCWD, "/proc/thread-self/status", text, sizeof text);
-    const char *line = got > 0 ? strstr(text, "\nUmask:") : NULL;
-    if (line != NULL)
-        ret->umask = (int32_t)strtol(line + 7, NULL, 8);
-    line = got > 0 ? strstr(text, "\nSigIgn:") : NULL;
+    const char *line = strstr(status, "\nUmask:");
+    ret->umask = line == NULL ? -1 : (int32_t)strtol(line + 7, NULL, 8);
+    line = strstr(status, "\nSigIgn:");
     if (line != NULL && strlen(line) > 8 + 1 + 16) { /* whole: a long list of groups precedes it */
         ret->ignored = strtoull(line + 8, NULL, 16);
         return;
@@ -34,12 +27,12 @@ static void read_status(struct pn_surroundings *ret)
     }
 }
 
-void pn_surroundings_read(struct pn_surroundings *ret)
+void pn_surroundings_read(const char *status, struct pn_surroundings *ret)
 {
     memset(ret, 0, sizeof *ret);
     /* the system call, not the library's: the kernel's own set of 64 signals */
     (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &ret->blocked, sizeof ret->blocked);
-    read_status(ret);
+    parse_status(status, ret);
     ret->nice = getpriority(PRIO_PROCESS, 0);
     ret->pgid = getpgrp();
     long got = syscall(SYS_sched_getaffinity, 0, sizeof ret->affinity, ret->affinity);

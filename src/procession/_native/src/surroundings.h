@@ -20,7 +20,8 @@ struct pn_surroundings {
     } limits[PN_LIMITS];
 };
 
-void pn_surroundings_read(struct pn_surroundings *ret);
+/* `status` is the text of the thread's status in /proc, empty where there is none. */
+void pn_surroundings_read(const char *status, struct pn_surroundings *ret);
 
 /* Change this process where `wanted` differs from `now`; signals are left to the caller. What is
  * not known is not touched. What is not allowed (a better priority, a process group of another
