@@ -60,10 +60,8 @@ def beings() -> dict[int, Being]:
 
 
 def _being(pid: int) -> Being | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            head, _, rest = file.read().rpartition(b")")
-    except OSError:
+    head, _, rest = _read(pid, "stat").rpartition(b")")
+    if not head:
         return None
     fields = rest.split()
     name = head.partition(b"(")[2].decode(errors="replace")
@@ -84,6 +82,8 @@ def ours(mark: str) -> set[Being]:
         being
         for being in everyone.values()
         if being.pid != me.pid
+        and being.start >= me.start  # the mark is no older than this process
+        and not being.is_kernels
         and (
             _is_below(being, me.pid, everyone)
             or words in _environ(being).split(b"\0")
@@ -97,7 +97,7 @@ def _environ(being: Being) -> bytes:
     """A process's environment.
 
     In the middle of an execve(2) it reads empty, as the arguments do: the new image has none yet.
-    A kernel thread and a zombie have neither, and will never have.
+    A zombie has neither, and will never have.
     """
     text = b""
 
@@ -107,7 +107,7 @@ def _environ(being: Being) -> bytes:
         if text or _read(being.pid, "cmdline"):
             return True
         now = _being(being.pid)
-        return now is None or now.state in "ZX" or now.is_kernels
+        return now is None or now.state in "ZX"
 
     wait_until(is_known, _EXEC_LIMIT)
     return text
@@ -128,11 +128,17 @@ def _is_copy(being: Being, line: bytes) -> bool:
 
 
 def _read(pid: int, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+    text = b""
+    with contextlib.suppress(
+        OSError
+    ):  # this is called for every process around every test: no file object
+        number = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while piece := os.read(number, 1 << 16):
+                text += piece
+        finally:
+            os.close(number)
+    return text
 
 
 def descriptors() -> dict[int, str]:
