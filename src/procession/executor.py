@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures import _base as _standard
 from concurrent.futures import process as _process
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from procession import _current, errors
-from procession._crew.dispatch import Crew
-from procession._crew.jobs import ITEM, STAR, Call, MapJob
+from procession._crew.crew import Crew
+from procession._crew.future import CallFuture
+from procession._crew.jobs import ITEM, STAR, Call
 from procession._crew.results import IMapIterator, IMapUnorderedIterator
+from procession._crew.stream import submit_map, taken
 from procession._crew.words import Words, exit_code
 from procession._kernel import cpus
 from procession._launch import exit_hooks, replacement, stopping
-from procession._wire import pickling
 
 if TYPE_CHECKING:
     from procession._crew.hand import Hand
@@ -89,87 +89,6 @@ class StandardWords(_ExecutorWords):
     def exited(self, call: str, error: BaseException) -> BaseException:
         error.code = exit_code(error)  # type: ignore[attr-defined]
         return error
-
-
-class _CallFuture(Future[Any]):
-    """A future whose call can be stopped while it runs."""
-
-    def __init__(self, crew: Crew) -> None:
-        super().__init__()
-        self._crew: Crew | None = crew
-        self._call: Call | None = None
-
-    def cancel(self) -> bool:
-        """Cancel the call; one that runs is stopped, and its worker with it.
-
-        Returns:
-            False when it had ended already.
-        """
-        if super().cancel():
-            return True
-        crew, call = self._crew, self._call
-        if crew is None or call is None or not crew.cancel(call):
-            return False
-        future: Any = self
-        with future._condition:
-            if future._state != _futures.RUNNING:
-                return False
-            future._state = _futures.CANCELLED_AND_NOTIFIED
-            for waiter in future._waiters:
-                waiter.add_cancelled(self)
-            future._condition.notify_all()
-        future._invoke_callbacks()
-        self._crew = self._call = None
-        return True
-
-    def result(self, timeout: float | None = None) -> Any:
-        """What the call returned; without a limit it is waited for without a detour by a thread.
-
-        Raises:
-            TimeoutError: The time was over.
-            CancelledError: It was cancelled.
-            BaseException: What the call raised.
-        """
-        crew, call = self._crew, self._call
-        if timeout is None and crew is not None and call is not None:
-            crew.attend(call, self._take)
-        return super().result(timeout)
-
-    def _take(self, ok: bool, value: Any) -> bool:
-        """As `finish`, where nobody is to be called back: that is for a thread of the executor's.
-
-        It may be interrupted anywhere, if `finish` is called then.
-        """
-        future: Any = self
-        with future._condition:
-            if future._done_callbacks or future._waiters:
-                return False
-            if future._state == _futures.RUNNING:
-                if ok:
-                    future._result = value
-                else:
-                    future._exception = value
-                future._state = _futures.FINISHED
-            future._condition.notify_all()
-        self._crew = self._call = None
-        return True
-
-    def drop(self) -> None:
-        """The executor was shut down before the call went to a worker."""
-        if super().cancel():
-            self.set_running_or_notify_cancel()
-
-    def finish(self, ok: bool, value: Any) -> None:
-        """The call has ended."""
-        self._crew = self._call = None
-        try:
-            if ok:
-                self.set_result(value)
-            else:
-                self.set_exception(value)
-        except InvalidStateError:  # it was cancelled, or somebody has waited for it directly
-            with self._condition:
-                self._condition.notify_all()
 
 
 class ProcessPoolExecutor(Executor):
@@ -316,7 +235,7 @@ class ProcessPoolExecutor(Executor):
                 ``None``: the executor's ``call_timeout``.
         """
         crew = self._running_crew()
-        future = _CallFuture(crew)
+        future = CallFuture(crew)
         call = Call(
             fn,
             tuple(args),
@@ -363,11 +282,11 @@ class ProcessPoolExecutor(Executor):
         items: Iterable[Any] = iterables[0] if shape == ITEM else zip(*iterables, strict=False)
         if buffersize is None:
             items = list(items)
-        results = _submit_map(
+        results = submit_map(
             crew, IMapIterator(self), shape, fn, items, chunksize, self._call_timeout, buffersize
         )
         self._maps.add(results)
-        return _taken(crew, results, deadline)
+        return taken(crew, results, deadline)
 
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
@@ -501,8 +420,8 @@ def _mapped(
     sink = IMapIterator(executor) if ordered else IMapUnorderedIterator(executor)
     crew = executor._running_crew()
     try:
-        yield from _taken(
-            crew, _submit_map(crew, sink, shape, fn, items, chunk, timeout, limit), None
+        yield from taken(
+            crew, submit_map(crew, sink, shape, fn, items, chunk, timeout, limit), None
         )
     except GeneratorExit:
         executor.kill_workers()
@@ -514,48 +433,6 @@ def _mapped(
         raise
     finally:
         executor.shutdown()
-
-
-def _submit_map(
-    crew: Crew,
-    results: IMapIterator,
-    shape: int,
-    fn: Callable[..., Any],
-    items: Iterable[Any],
-    chunk: int,
-    timeout: float | None,
-    limit: int | None,
-) -> IMapIterator:
-    try:
-        blob = pickling.dump_function(fn)
-    except Exception as error:
-        results.abandoned(error)
-        return results
-    job = MapJob(shape, fn, blob, results, items, chunk=chunk, timeout=timeout, limit=limit)
-    results.job = job
-    crew.submit_map(job)
-    return results
-
-
-def _taken(crew: Crew, results: IMapIterator, deadline: float | None) -> Iterator[Any]:
-    """The results; what was not begun when nobody takes them any more is dropped."""
-    try:
-        while True:
-            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                found = results.take(rest)
-            except multiprocessing.TimeoutError:
-                raise TimeoutError from None  # as `concurrent.futures` calls it
-            if found is None:
-                return
-            ok, *value = found
-            del found  # nothing here holds what was handed over
-            if not ok:
-                raise value.pop()  # a StopIteration becomes a RuntimeError here, as ever
-            yield value.pop()
-    finally:
-        if results.job is not None:
-            crew.cancel_map(results.job)
 
 
 def _logged(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as _standard
@@ -11,9 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from procession import _current
-from procession._crew.dispatch import Crew
+from procession._crew.crew import Crew
 from procession._crew.jobs import ITEM, STAR, Call, MapJob
 from procession._crew.results import (
+    Answer,
     AsyncResult,
     IMapIterator,
     IMapUnorderedIterator,
@@ -78,40 +78,6 @@ class _PoolWords(Words):
 
     def no_start(self, error: BaseException) -> BaseException:
         return error
-
-
-class _Answer:
-    """The outcome of one `apply`, for the thread that waits for it."""
-
-    def __init__(self) -> None:
-        self._outcome: tuple[bool, Any] | None = None
-        self._latch: Any = None  # only where it is waited for
-
-    def finish(self, ok: bool, value: Any) -> bool:
-        """The call has ended."""
-        if self._outcome is None:
-            self._outcome = ok, value
-            latch, self._latch = self._latch, None
-            if latch is not None:
-                latch.release()
-        return True
-
-    def get(self) -> Any:
-        """Wait for it."""
-        if self._outcome is None:
-            latch = _thread.allocate_lock()
-            latch.acquire()
-            self._latch = latch
-            if self._outcome is None:  # who comes with it from now on finds the latch
-                latch.acquire()
-        assert self._outcome is not None
-        ok, value = self._outcome
-        if ok:
-            return value
-        try:
-            raise value
-        finally:
-            self._outcome = value = None
 
 
 _StandardPool: Any = _standard.Pool  # its signatures are narrower than ours
@@ -249,7 +215,7 @@ class Pool(_StandardPool):  # type: ignore[misc]
             BaseException: What the call raised.
         """
         self._check_running()
-        answer = _Answer()
+        answer = Answer()
         call = Call(func, tuple(args), kwds or {}, answer.finish, None, timeout)
         crew = self._crew
         if crew.encode(call) and (timeout is not None or not crew.call(call, answer.finish)):

@@ -23,7 +23,7 @@ from typing import Any
 
 from procession import _native
 
-MOST = 128  # extents of a room
+MOST = _native.EXTENTS // 2  # extents of a room: two rooms have what one file can have holds on
 UNIT = 64 * 1024
 WASTE = 4  # an extent is not used for less than a quarter of it
 ALIGNED = 64  # buffers begin where numpy likes it

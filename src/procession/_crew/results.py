@@ -1,7 +1,8 @@
-"""What a caller holds while a pool works: the results of `apply_async`, `map_async` and `imap`."""
+"""What a caller holds while a pool works: the results of its single calls and of its maps."""
 
 from __future__ import annotations
 
+import _thread
 import collections
 import sys
 import threading
@@ -12,6 +13,40 @@ from multiprocessing import pool as _standard
 from typing import Any
 
 from procession._crew.jobs import MapJob
+
+
+class Answer:
+    """The outcome of one `apply`, for the thread that waits for it."""
+
+    def __init__(self) -> None:
+        self._outcome: tuple[bool, Any] | None = None
+        self._latch: Any = None  # only where it is waited for
+
+    def finish(self, ok: bool, value: Any) -> bool:
+        """The call has ended."""
+        if self._outcome is None:
+            self._outcome = ok, value
+            latch, self._latch = self._latch, None
+            if latch is not None:
+                latch.release()
+        return True
+
+    def get(self) -> Any:
+        """Wait for it."""
+        if self._outcome is None:
+            latch = _thread.allocate_lock()
+            latch.acquire()
+            self._latch = latch
+            if self._outcome is None:  # who comes with it from now on finds the latch
+                latch.acquire()
+        assert self._outcome is not None
+        ok, value = self._outcome
+        if ok:
+            return value
+        try:
+            raise value
+        finally:
+            self._outcome = value = None
 
 
 class AsyncResult(_standard.AsyncResult):  # type: ignore[type-arg]

@@ -29,6 +29,7 @@ LIFE_HELD: Final = 1
 LIFE_DIED: Final = 2
 TABLE_NAME: Final[str]
 RING_SIZE: Final[int]
+EXTENTS: Final[int]
 
 @final
 class Table:

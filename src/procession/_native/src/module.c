@@ -328,6 +328,7 @@ static const struct {
     {"LIFE_HELD", PN_LIFE_HELD},
     {"LIFE_DIED", PN_LIFE_DIED},
     {"RING_SIZE", sizeof(struct pn_ring_head)},
+    {"EXTENTS", PN_EXTENTS},
     {"ALIVE", PN_ALIVE},
     {"DYING", PN_DYING},
     {"DEAD", PN_DEAD},
