@@ -26,7 +26,7 @@ import procession
 from procession._launch import stopping
 from procession.pool import Pool
 from tests.contract import calls
-from tests.contract.programs import wait_until
+from tests.contract.programs import run_text, wait_until
 
 LIMIT = 60.0  # seconds; nothing here takes that long unless it hangs
 SIZE = 4 << 20
@@ -216,6 +216,16 @@ def test_a_future_that_somebody_waits_for_can_be_cancelled_and_has_its_callbacks
             told.clear()
             assert future.cancelled() is cancelled
             assert (ended.pop() == "done") is not cancelled
+
+
+def test_an_executor_that_lives_as_long_as_the_interpreter_ends_in_silence(tmp_path: Path) -> None:
+    program = """
+import procession
+executor = procession.ProcessPoolExecutor(1)
+print(executor.submit(len, "abc").result())
+"""
+    finished = run_text(tmp_path, program)
+    assert (finished.code, finished.out, finished.err) == (0, "3\n", "")
 
 
 class Interrupt:

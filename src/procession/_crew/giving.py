@@ -67,9 +67,12 @@ class Giving:
         """The workers, as they are seen from here."""
         return self._staff.hands
 
-    def is_owner(self) -> bool:
-        """Whether this process made the crew, and is no forked copy."""
-        return self._staff.owner == os.getpid()
+    def is_owner(self, _getpid: Callable[[], int] = os.getpid) -> bool:
+        """Whether this process made the crew, and is no forked copy.
+
+        A pool that dies with the interpreter asks, too, when no module is left to look a name up in.
+        """
+        return self._staff.owner == _getpid()
 
     def kick(self) -> None:
         """Let the dispatcher look again."""
