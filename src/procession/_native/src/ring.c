@@ -266,6 +266,7 @@ static int put_locked(struct pn_ring *ring, unsigned char kind, const struct pn_
         result = pn_ring_map(ring, next->capacity);
     if (result != 0)
         return result;
+    pn_ring_ready(ring, at, at + room, next->capacity);
     unsigned char *to = ring->data + at;
     uint64_t word = size << KIND_BITS | kind;
     memcpy(to, &word, RECORD_HEAD);

@@ -125,6 +125,7 @@ struct pn_ring {
     struct pn_ring_head *head;
     unsigned char *data; /* used by who has the lock */
     uint64_t mapped;     /* bytes of data */
+    uint64_t ready_from, ready_to; /* of these it has page table entries (ring_room.h) */
     int fd;
     int bell;            /* eventfd, non-blocking */
     struct pn_holds *holds; /* NULL: none were needed yet */

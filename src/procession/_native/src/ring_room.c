@@ -15,7 +15,13 @@
 #define FIRST ((uint64_t)64 * 1024)         /* bytes of data to begin with */
 #define SHRINK ((uint64_t)1024 * 1024)      /* an empty ring that is larger gives its memory back */
 #define STEP ((uint64_t)16 * 1024 * 1024)   /* allocated at once: a signal undoes a step */
+#define GROWTH ((uint64_t)4 * 1024 * 1024)  /* by which a ring grows at once, at most */
 #define PAGE ((uint64_t)4096)
+#define READY ((uint64_t)256 * 1024) /* bytes whose entries in the page table are had at once */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 /* --- made and mapped --- */
 
@@ -92,6 +98,7 @@ void pn_ring_unmap(struct pn_ring *ring)
         (void)munmap(ring->data, ring->mapped);
     ring->data = NULL;
     ring->mapped = 0;
+    ring->ready_from = ring->ready_to = 0;
 }
 
 void pn_ring_close(struct pn_ring *ring)
@@ -129,9 +136,27 @@ int pn_ring_map_more(struct pn_ring *ring, uint64_t size)
     ring->data = data;
     atomic_signal_fence(memory_order_seq_cst);
     ring->mapped = wanted;
+    ring->ready_from = ring->ready_to = 0;
     if (old != NULL)
         (void)munmap(old, old_size);
     return 0;
+}
+
+void pn_ring_ready_more(struct pn_ring *ring, uint64_t from, uint64_t to, uint64_t capacity)
+{
+    from &= ~(PAGE - 1);
+    to = (to + READY) & ~(READY - 1);
+    if (to > capacity) /* what is behind has no memory, and is not to get any from here */
+        to = capacity;
+    /* where the kernel cannot (before 5.14) the faults come one by one */
+    (void)madvise(ring->data + from, to - from, MADV_POPULATE_WRITE);
+    if (from <= ring->ready_to && to >= ring->ready_from) {
+        ring->ready_from = from < ring->ready_from ? from : ring->ready_from;
+        ring->ready_to = to > ring->ready_to ? to : ring->ready_to;
+    } else {
+        ring->ready_from = from;
+        ring->ready_to = to;
+    }
 }
 
 /* --- room --- */
@@ -145,6 +170,14 @@ void pn_ring_shrink(struct pn_ring *ring)
                     (off_t)capacity, (off_t)(ring->head->budget - capacity));
 }
 
+/* By how much a ring grows: in proportion, so that it seldom does; and no more than some milliseconds
+ * of it at a time, since the others wait. */
+static uint64_t step_from(uint64_t size)
+{
+    uint64_t step = (size / 4) & ~(FIRST - 1);
+    return step < FIRST ? FIRST : step > GROWTH ? GROWTH : step;
+}
+
 /* Have memory for the first `size` bytes of data. */
 static int grow(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size)
 {
@@ -153,7 +186,7 @@ static int grow(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size)
         return checked;
     uint64_t had = next->capacity, wanted = had < FIRST ? FIRST : had;
     while (wanted < size)
-        wanted *= 2;
+        wanted += step_from(wanted);
     uint64_t most = pn_extents_leave(ring, size);
     if (size > most)
         return -ENOBUFS;

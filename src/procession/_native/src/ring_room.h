@@ -17,6 +17,20 @@ static inline int pn_ring_map(struct pn_ring *ring, uint64_t size)
 
 void pn_ring_unmap(struct pn_ring *ring);
 
+/* With the lock: have page table entries for a piece of data that is about to be written, and for a
+ * good many pages behind it. Else a fault for each page comes later, with the lock, too, and each of
+ * them takes twice as long. */
+void pn_ring_ready_more(struct pn_ring *ring, uint64_t from, uint64_t to, uint64_t capacity);
+
+static inline void pn_ring_ready(struct pn_ring *ring, uint64_t from, uint64_t to,
+                                 uint64_t capacity)
+{
+    if (ring->ready_to > capacity)
+        ring->ready_to = capacity; /* it has shrunk */
+    if (from < ring->ready_from || to > ring->ready_to)
+        pn_ring_ready_more(ring, from, to, capacity);
+}
+
 /* Find room for `size` bytes behind the last record. 0 or -errno. */
 int pn_ring_place(struct pn_ring *ring, struct pn_ring_state *next, uint64_t size,
                   uint64_t *ret_at);
