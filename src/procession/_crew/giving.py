@@ -70,7 +70,7 @@ class Giving:
     def is_owner(self, _getpid: Callable[[], int] = os.getpid) -> bool:
         """Whether this process made the crew, and is no forked copy.
 
-        A pool that dies with the interpreter asks, too, when no module is left to look a name up in.
+        A pool that dies with the interpreter asks, too, when there is no module left to look in.
         """
         return self._staff.owner == _getpid()
 
