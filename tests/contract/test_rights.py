@@ -163,27 +163,94 @@ if __name__ == "__main__":
         os.rmdir(folder)
     print(json.dumps(said))
 """
-EOF = 1
+
+WITHOUT = """
+import ctypes, json, os, platform, sys, threading
+from procession import _native
+
+libc = ctypes.CDLL(None, use_errno=True)
+NEWNET, NEWUTS, NEWUSER = 0x40000000, 0x04000000, 0x10000000
+SETRESUID = {"x86_64": 117, "aarch64": 147}[platform.machine()]
+
+def unshare(flags):
+    if libc.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+
+def look():
+    seen = _native.look()[0]
+    assert seen == _native.look()[0] == _native.credentials(), "it is never the same"
+    return seen
+
+def a_user_namespace():
+    os.setresuid(65534, 65534, 65534)
+    seen = look()
+    unshare(NEWUSER | NEWNET)
+    first = look()
+    unshare(NEWUTS)
+    return len({seen, first, look()}) == 3
+
+def rights_taken_back():
+    os.setresuid(-1, 65534, -1)
+    seen = look()
+    os.setresuid(-1, 0, -1)
+    unshare(NEWNET)
+    os.setresuid(-1, 65534, -1)
+    return seen != look()
+
+def another_thread():
+    seen = []
+    def work(flags):
+        if flags:
+            unshare(flags)
+        libc.syscall(SETRESUID, 65534, 65534, 65534)  # this thread alone
+        seen.append(look())
+    for flags in (0, 0, NEWNET):
+        thread = threading.Thread(target=work, args=(flags,))
+        thread.start()
+        thread.join()
+    return seen[0] == seen[1] != seen[2]
+
+def main(what):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            said = "noticed" if globals()[what]() else "not noticed"
+        except Exception as error:
+            said = f"refused: {error}" if isinstance(error, OSError) else repr(error)
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as file:
+        return file.read()
+
+print(json.dumps({what: main(what) for what in sys.argv[1:]}))
+"""
 
 
-def said(folder: Path, way: str) -> dict[str, str]:
+def said(folder: Path, program: str, *ways: str) -> dict[str, str]:
     if os.geteuid() != 0:
         pytest.skip("needs root to change what others may not")
     return {
         name: words
-        for name, words in run_text(folder, PROGRAM, way).said.items()
+        for name, words in run_text(folder, program, *ways).said.items()
         if not words.startswith("refused: ")  # by the container that we are in
     }
 
 
 def test_each_change_of_rights_is_noticed(tmp_path: Path) -> None:
-    answers = said(tmp_path, "look")
+    answers = said(tmp_path, PROGRAM, "look")
     assert "no_new_privs" in answers  # which nobody is refused
     assert set(answers.values()) == {"noticed"}, answers
 
 
 @pytest.mark.slow  # a keeper for each of twenty changes
 def test_children_have_the_rights_that_main_has_at_their_start(tmp_path: Path) -> None:
-    answers = said(tmp_path, "start")
+    answers = said(tmp_path, PROGRAM, "start")
     assert "no_new_privs" in answers
     assert set(answers.values()) == {"noticed"}, answers
+
+
+def test_what_nobody_may_change_is_looked_at_again_once_somebody_may(tmp_path: Path) -> None:
+    """Namespaces of a thread that cannot change them are not asked for each time."""
+    answers = said(tmp_path, WITHOUT, "a_user_namespace", "rights_taken_back", "another_thread")
+    assert set(answers.values()) <= {"noticed"}, answers

@@ -11,6 +11,7 @@ import select
 import signal
 import threading
 import time
+from multiprocessing import util
 
 from procession import _native
 from procession._launch.keeper import SLICE_NS
@@ -38,8 +39,6 @@ class Handle:
     method = ""
 
     def __init__(self, process: Any) -> None:
-        from multiprocessing import util
-
         self.returncode: int | None = None
         self.ending: Ending | None = None
         self.rusage: Rusage | None = None

@@ -64,11 +64,15 @@ class Keeper:
         self._give_up = give_up
         self._link: channel.Socket | None = None
         self._lock = threading.Lock()
-        self._inodes = {door.fileno(): inode_of(door.fileno())}
+        self._inodes: dict[int, int] = {}
+        self._remember(door)
 
     def descriptors(self) -> list[int]:
         """Those that it holds in this process."""
         return list(self._inodes)
+
+    def _remember(self, sock: channel.Socket) -> None:
+        self._inodes[sock.fileno()] = os.fstat(sock.fileno()).st_ino
 
     # --- spares ----------------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ class Keeper:
         finally:
             theirs.close()
         self._link = ours
-        self._inodes[ours.fileno()] = inode_of(ours.fileno())
+        self._remember(ours)
 
     def _say(self, link: channel.Socket, word: bytes) -> None:
         try:
@@ -153,12 +157,11 @@ class Keeper:
             self._check()
 
     def _check(self) -> None:
-        for fd, known in self._inodes.items():
-            if inode_of(fd) != known:
-                raise self.lost(
-                    "this program closed the descriptors that led to its keeper (as code that "
-                    "daemonises does)"
-                )
+        if not _native.same_files(self._inodes):
+            raise self.lost(
+                "this program closed the descriptors that led to its keeper (as code that "
+                "daemonises does)"
+            )
         if self.guard_is_dead():
             raise self.lost()
 

@@ -492,6 +492,9 @@ def look() -> tuple[bytes, bytes, bytes | None, int]:
         OSError: There is no descriptor or no memory to look.
     """
 
+def same_files(inodes: dict[int, int], /) -> bool:
+    """Whether each of these descriptors is still open and of that inode."""
+
 def receive_spare(link: int, /) -> tuple[int, int, int, int] | bytes | None:
     """A spare out of a link: pid, slot, generation and its stream's descriptor, close-on-exec and
     none of 0-2; another message as it is, empty where the other end is gone; ``None``: nothing yet.

@@ -24,9 +24,9 @@
 #define MOST_GROUPS 1024 /* of a longer list the count is compared */
 
 static const char *const namespaces[PN_NAMESPACES] = {
+    "user", /* USER */
     "mnt",
     "net",
-    "user",
     "ipc",
     "uts",
     "cgroup",
@@ -68,6 +68,32 @@ static uint64_t namespace_inode(int self, const char *path)
     return number == NULL ? 0 : strtoull(number + 1, NULL, 10);
 }
 
+#define USER 0
+#define ADMIN (1u << CAP_SYS_ADMIN)
+
+/* Who may not administer its user namespace stays in all the others as long as it stays in that
+ * one: without the capability among the permitted ones nobody changes them, nor gets it but by being
+ * executed. So most programs need only one of the eight links (2 us each, 5 with cold caches). Of the
+ * calling thread: others may have had more rights. */
+static void read_namespaces(int self, int may_change, uint64_t ret[PN_NAMESPACES])
+{
+    static _Thread_local struct {
+        pid_t thread; /* another one in a forked copy; 0 where it could have changed since */
+        uint64_t namespaces[PN_NAMESPACES];
+    } seen;
+    pid_t thread = (pid_t)syscall(SYS_gettid);
+    ret[USER] = namespace_inode(self, namespaces[USER]);
+    if (!may_change && ret[USER] != 0 && seen.thread == thread &&
+        seen.namespaces[USER] == ret[USER]) {
+        memcpy(ret, seen.namespaces, sizeof seen.namespaces);
+        return;
+    }
+    for (int n = USER + 1; n < PN_NAMESPACES; n++)
+        ret[n] = namespace_inode(self, namespaces[n]);
+    seen.thread = may_change ? 0 : thread;
+    memcpy(seen.namespaces, ret, sizeof seen.namespaces);
+}
+
 static uint64_t read_field(const char *status, const char *name, int base)
 {
     const char *line = strstr(status, name);
@@ -104,13 +130,14 @@ int pn_credentials_read(int self, const char *status, struct pn_credentials *ret
     (void)getresgid(&ret->gid[0], &ret->gid[1], &ret->gid[2]);
     ret->groups = read_groups();
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-    (void)syscall(SYS_capget, &header, ret->capabilities);
+    if (syscall(SYS_capget, &header, ret->capabilities) != 0)
+        ret->capabilities[1] = UINT32_MAX; /* a sandbox that does not tell */
     ret->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
     ret->seccomp = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
     ret->securebits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
     ret->session = getsid(0);
-    for (int n = 0; n < PN_NAMESPACES; n++)
-        ret->namespaces[n] = namespace_inode(self, namespaces[n]);
+    /* permitted, not effective: that one is given up and taken back at will */
+    read_namespaces(self, (ret->capabilities[1] & ADMIN) != 0, ret->namespaces);
     struct stat root;
     if (stat("/", &root) == 0) {
         ret->root[0] = root.st_dev;

@@ -285,6 +285,7 @@ static PyMethodDef functions[] = {
     {"read_surroundings", pn_read_surroundings, METH_NOARGS, NULL},
     {"apply_surroundings", pn_apply_surroundings, METH_VARARGS, NULL},
     {"credentials", pn_credentials, METH_NOARGS, NULL},
+    {"same_files", pn_same_files, METH_VARARGS, NULL},
     {"receive_spare", pn_receive_spare, METH_VARARGS, NULL},
     {"send_start", pn_send_start, METH_VARARGS, NULL},
     {"peek_child", peek_child, METH_NOARGS, NULL},

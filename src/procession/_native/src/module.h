@@ -36,6 +36,7 @@ PyObject *pn_module_look(PyObject *module, PyObject *unused);
 PyObject *pn_read_surroundings(PyObject *module, PyObject *unused);
 PyObject *pn_apply_surroundings(PyObject *module, PyObject *args);
 PyObject *pn_credentials(PyObject *module, PyObject *unused);
+PyObject *pn_same_files(PyObject *module, PyObject *args);
 PyObject *pn_receive_spare(PyObject *module, PyObject *args);
 PyObject *pn_send_start(PyObject *module, PyObject *args);
 

@@ -71,6 +71,22 @@ PyObject *pn_apply_surroundings(PyObject *module, PyObject *args)
                          (unsigned long long)wanted.ignored, (unsigned long long)now.ignored);
 }
 
+PyObject *pn_same_files(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *inodes, *number, *inode;
+    Py_ssize_t place = 0;
+    if (!PyArg_ParseTuple(args, "O!:same_files", &PyDict_Type, &inodes))
+        return NULL;
+    int same = 1;
+    while (same && PyDict_Next(inodes, &place, &number, &inode)) {
+        struct stat status;
+        same = fstat((int)PyLong_AsLong(number), &status) == 0 &&
+               status.st_ino == PyLong_AsUnsignedLongLong(inode);
+    }
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(same);
+}
+
 /* --- a spare --- */
 
 /* The descriptors of a message; how many, at most `most`. */
