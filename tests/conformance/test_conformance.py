@@ -21,8 +21,13 @@ def verdicts() -> dict[str, check.Verdict]:
 
 
 @pytest.mark.parametrize("method", check.EVERY)
-def test_what_passed_before_passes(verdicts: dict[str, check.Verdict], method: str) -> None:
+def test_what_passed_before_passes(
+    verdicts: dict[str, check.Verdict], method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     verdict = verdicts[method]
+    if verdict.ran:
+        with capsys.disabled():
+            print(f"\nCPython's suite, part processes: {verdict}")
     if method == check.FUTURES and not verdict.ran:
         pytest.skip("this Python comes without its tests of executors")
     if not check.stored(method).exists():
