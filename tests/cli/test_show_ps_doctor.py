@@ -134,7 +134,7 @@ def test_ps_shows_a_copy_that_nobody_asked_for_while_it_lives(tmp_path: Path) ->
         assert process.stdin is not None
         assert process.stdout is not None
         pid = process.stdout.readline().strip()
-        row = re.search(rf"[├└] (\w+) +{pid} +\S+ m?s ", run("ps").stdout)
+        row = re.search(rf"[├└] (\S+) +{pid} +.* m?s ", run("ps").stdout)
         process.stdin.write("\n")
         process.stdin.flush()
         process.stdout.readline()
@@ -293,7 +293,7 @@ def test_run_imports_nothing_heavy_before_its_program_runs(tmp_path: Path) -> No
         "main()\n"
     )
     found = subprocess.run(
-        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=LIMIT
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=LIMIT
     )
     loaded = set(re.findall(r"'([^']+)'", found.stdout))
     assert "procession._cli.run" in loaded, found.stderr

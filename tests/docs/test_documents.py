@@ -109,6 +109,56 @@ def test_what_stands_in_the_how_to_pages_works(root: Path, tmp_path: Path) -> No
         assert done.lines == [said], done.err
 
 
+SERVICE = """
+import procession, time
+
+
+class start_service:
+    def __init__(self):
+        self.up = procession.Event()
+        self.process = procession.Process(target=run, args=(self.up,))
+        self.process.start()
+
+    def is_ready(self):
+        return self.up.is_set()
+
+    def stop(self):
+        self.process.stop()
+        self.process.close()
+
+
+def run(up):
+    up.set()
+    time.sleep(3600)
+
+
+%s
+
+def test_that_leaves_one():
+    start_service()
+
+
+def test_without_pytest():
+    with pytest.raises(Exception, match="left behind"):
+        %s
+            start_service()
+"""
+
+
+def test_the_page_on_tests_is_so(root: Path, tmp_path: Path) -> None:
+    text = (root / "docs" / "how-to" / "tests.md").read_text(encoding="utf-8")
+    (test,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    settings = re.findall(r"```ini\n(\[pytest\].*?)```", text, flags=re.DOTALL)
+    ((imported, block),) = re.findall(r"Without pytest: `(.*?)`, and `(with .*?) …`", text)
+    service = f"import pytest\n{imported}\n{SERVICE % (test, block)}"
+    (tmp_path / "test_service.py").write_text(service)
+    (tmp_path / "pytest.ini").write_text(*settings)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    done = run_command(command, cwd=tmp_path)
+    assert "3 passed, 1 error" in done.out, done.out + done.err
+    assert "ERROR test_service.py::test_that_leaves_one - Failed: left behind" in done.out
+
+
 def test_readme_has_exactly_two_set_up_commands(readme: str) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
