@@ -458,10 +458,10 @@ def test_the_ledger_grows_with_the_processes() -> None:
 
     def far() -> None:
         assert table.me()[0] >= 128
-        assert semaphore._capacity == 128
+        assert semaphore._capacity == 32
         with semaphore:
             assert semaphore.get_value() == 2
-            assert semaphore._capacity > table.me()[0]
+            assert semaphore._capacity == 32 + 128
         semaphore.__enter__()
 
     try:
@@ -477,9 +477,13 @@ def test_the_ledger_grows_with_the_processes() -> None:
 
 def test_they_cost_few_descriptors() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    semaphores = [procession.Semaphore() for _ in range(100)]
+    semaphores = [procession.Semaphore() for _ in range(1000)]
     assert all(semaphore.acquire(False) for semaphore in semaphores)
-    assert len(os.listdir("/proc/self/fd")) <= before + 100 // 32 + 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 4 + 3
+    regions = {semaphore._place[0] for semaphore in semaphores}
+    files = [os.stat(region.fileno()) for region in regions]
+    assert sum(file.st_size for file in files) < 1000 * 400_000, "bytes of addresses"
+    assert sum(file.st_blocks * 512 for file in files) < 1000 * 1200, "bytes of memory"
 
 
 def test_a_timeout_is_kept() -> None:

@@ -10,9 +10,11 @@ from tests.native import steps
 
 CORE = [
     *["table", "slot", "life", "kernel", "death", "identity", "mutex", "wait", "gate"],
+    "memory",
     "semaphore",
 ]
 OPERATIONS = {
+    "grow": 150,
     "try": 100,
     "take": 100,
     "poll": 100,

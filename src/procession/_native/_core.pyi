@@ -369,10 +369,6 @@ class Semaphore:
         """
     def _make(self, value: int, bound: int, reclaim: bool, /) -> None:
         """Begin with so many permits; once, before anybody else has it."""
-    def _room(self, entries: int, /) -> None:
-        """There is memory for so many entries of the ledger. When there are too few, acquiring
-        calls _grow(slot) of its own object.
-        """
     def _leave(self) -> None:
         """What this process has stays taken when it has ended."""
     def acquire(self, block: bool = ..., timeout: float | None = ...) -> bool:

@@ -16,13 +16,12 @@ from procession import _identity, _native
 from procession._shared.memory import Region
 from procession._sync.deaths import check_mode, tell_of_holder
 from procession._sync.shared import SharedObject, watch_end
-from procession._wire.messages import SLOTS
 
 SEM_VALUE_MAX = 2**31 - 1
-_HEAD, _ENTRY = 192, 24  # bytes; src/semaphore.h
-_FIRST = 128  # entries of a new ledger; more when a process in a later slot of the table comes
-_SPAN = -(-(_HEAD + SLOTS * _ENTRY) // 64) * 64  # bytes of addresses for each; memory as needed
-_ROOM = 32  # semaphores of one region
+_SIZE = 960  # bytes; src/semaphore.h
+_SEMAPHORES = 256 * 1024  # bytes of a region in which new ones may begin
+_ROOM = 64 * 1024 * 1024  # bytes of a region: the others are holes, for the ledgers that grow.
+# All its semaphores together may have entries for 8,000 processes each.
 
 _begun: Region | None = None
 
@@ -45,22 +44,12 @@ class _Semaphore(SharedObject, _native.Semaphore):
         if value > SEM_VALUE_MAX:
             raise OverflowError(f"a semaphore has {SEM_VALUE_MAX} permits at most, got {value}")
         self._settle(*_allocate(), mode)
-        self._room(_FIRST)
         self._make(value, SEM_VALUE_MAX if bound is None else value, reclaim)
 
     def _open(self, region: Region, offset: int, *rest: Any) -> None:
         told = partial(tell_of_holder, type(self).__name__, region.table, *rest)
         self._attach(region.memory, offset, region.table, told)
         watch_end(self)
-
-    def _grow(self, index: int) -> None:
-        """Make room in the ledger for the process in a slot of the table."""
-        region, offset = self._place[:2]
-        before = self._capacity
-        entries = min(SLOTS, max(2 * before, index + 1))
-        begin = offset + _HEAD + before * _ENTRY
-        region.memory.reserve(begin, (entries - before) * _ENTRY)
-        self._room(entries)
 
     @property
     def _semlock(self) -> Any:
@@ -128,15 +117,15 @@ class BoundedSemaphore(_Semaphore, _standard.BoundedSemaphore):
 
 
 def _allocate() -> tuple[Region, int]:
-    """Zeroed bytes for a semaphore, whose first ledger is there for certain."""
+    """Zeroed bytes for a semaphore."""
     global _begun
     region = _begun
     offset = 0
     if region is not None and region.table is _identity.home():
-        offset = region.memory.take(_SPAN)
-    if region is None or not offset:
-        region = Region.create(64 + _ROOM * _SPAN, "procession-semaphores", 64)
-        offset = region.memory.take(_SPAN)
-    region.memory.reserve(offset, _HEAD + _FIRST * _ENTRY)
+        offset = region.memory.take(_SIZE)
+    if region is None or not 0 < offset < _SEMAPHORES:
+        region = Region.create(_ROOM, "procession-semaphores", 64)
+        offset = region.memory.take(_SIZE)
+    region.memory.reserve(offset, _SIZE)
     _begun = region
     return region, offset

@@ -10,6 +10,9 @@
 static struct pn_table *table;
 static struct pn_self self; /* forked copies have it, wiped */
 static struct pn_semaphore *semaphore;
+static struct pn_memory *memory;
+static size_t memory_size;
+static int memory_fd;
 static pid_t waiter;
 
 static uint64_t me(void)
@@ -19,13 +22,18 @@ static uint64_t me(void)
     return owner;
 }
 
+static int grow(void)
+{
+    return pn_semaphore_grow(&self, semaphore, memory, memory_size, memory_fd);
+}
+
 static int acquire(enum pn_sort sort, int64_t limit)
 {
     struct pn_permit_wait wait = {.deadline_ns = limit == 0 ? 0 : pn_now_ns() + limit};
     int result;
     do
         result = pn_semaphore_take(&self, semaphore, sort, &wait);
-    while (result == -EINTR);
+    while (result == -EINTR || (result == -ENOBUFS && grow() == 0));
     pn_semaphore_end(&self, semaphore, &wait, result);
     return result;
 }
@@ -41,11 +49,13 @@ static void fresh_of(uint32_t permits)
     CHECK(pn_table_create(SLOTS, &table, &fd) == 0, "");
     (void)close(fd);
     CHECK(pn_self_open(table, &self) == 0, "");
-    memset(semaphore, 0, pn_semaphore_size(SLOTS));
+    static const unsigned char id[16];
+    memory_size = 64 * PN_CELL;
+    CHECK(pn_memory_create("semaphores", memory_size, memory_size, id, &memory, &memory_fd) == 0, "");
+    semaphore = (void *)((char *)memory + pn_memory_take(memory, memory_size, sizeof *semaphore));
     semaphore->bound = PERMITS;
     semaphore->reclaim = 1;
     atomic_store(&semaphore->value, permits);
-    pn_semaphore_room(semaphore, SLOTS);
     (void)me();
 }
 
@@ -60,6 +70,8 @@ static void clean(void)
     CHECK(pn_life_drop(&table->slots[pn_owner_index(me())]) == 0, "");
     pn_self_close(&self);
     (void)munmap(table, pn_table_size(SLOTS));
+    (void)munmap(memory, memory_size);
+    (void)close(memory_fd);
 }
 
 static void know_oneself(void)
@@ -85,6 +97,38 @@ static void all_are_there(uint32_t own)
 static void after_all(void)
 {
     all_are_there(0);
+}
+
+/* --- room for more --- */
+
+static void fresh_without_room(void)
+{
+    fresh();
+    CHECK(acquire(PN_PLAIN, 0) == 0, ""); /* one is held by who has room */
+    uint32_t index = 0, generation;
+    while (index < PN_PERMITS)
+        CHECK(pn_table_claim(table, &index, &generation) == 0, "");
+}
+
+static void do_grow(void)
+{
+    CHECK(pn_owner_index(me()) > PN_PERMITS && grow() == 0 && grow() == 0, "");
+    CHECK(pn_semaphore_room(semaphore) == 2 * PN_PERMITS, "");
+}
+
+/* Another one, who has no room of its own either, may have it, or make it. */
+static void be_another(void)
+{
+    for (int n = 0; n < PERMITS - 1; n++)
+        CHECK(acquire(PN_SCOPED, LIMIT) == 0, "killed after %ld", killed_at);
+    CHECK(pn_semaphore_room(semaphore) == 2 * PN_PERMITS, "");
+    CHECK(release(PN_SCOPED) == 0, ""); /* the other one is taken back from the dead */
+}
+
+static void after_grow(void)
+{
+    join_person(start_person(be_another));
+    all_are_there(1);
 }
 
 /* --- taking --- */
@@ -213,6 +257,7 @@ static void after_leave(void)
 }
 
 static const struct operation operations[] = {
+    {"grow", fresh_without_room, know_oneself, do_grow, after_grow, clean},
     {"try", fresh, know_oneself, do_try, after_all, clean},
     {"take", fresh, know_oneself, do_take, after_all, clean},
     {"poll", fresh_all_ours, know_oneself, do_poll, after_all_ours, clean},
@@ -225,8 +270,5 @@ static const struct operation operations[] = {
 
 int main(int count, char **arguments)
 {
-    semaphore = mmap(NULL, pn_semaphore_size(SLOTS), PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(semaphore != MAP_FAILED, "");
     return run_operations(operations, sizeof operations / sizeof operations[0], count, arguments);
 }

@@ -19,6 +19,7 @@
 
 #define SLOTS 32
 #define WAITERS 8
+#define TURNS 500
 #define UNHEARD (3 * SECOND) /* nobody but who watches looks again before 4 s */
 
 static struct pn_table *table;
@@ -375,12 +376,12 @@ static int listeners_of(int office)
     return pn_futex_wake(life, INT_MAX);
 }
 
-/* Until so many at once listen to the sentry, and all of them but one to its deputy. */
+/* So many at once listen to the sentry, and all of them but one to its deputy: by the time that all
+ * have come back to sleep so often that none of them is young any more, or changes places. */
 static void wait_listened(int others)
 {
-    int64_t deadline = pn_now_ns() + LIMIT;
-    for (int sentry = 0, deputy = 0; sentry < others || deputy < others - 1;) {
-        CHECK(pn_now_ns() < deadline, "only %d and %d listen to who watches", sentry, deputy);
+    for (int sentry = 0, deputy = 0, turn = 0; sentry < others || deputy < others - 1; turn++) {
+        CHECK(turn < TURNS, "only %d and %d listen to who watches", sentry, deputy);
         (void)pn_futex_wake((const uint32_t *)(const void *)&shared->word, INT_MAX);
         wait_all_asleep();
         sentry = listeners_of(0);

@@ -95,3 +95,17 @@ size_t pn_memory_take(struct pn_memory *memory, size_t memory_size, size_t size)
     while (!atomic_compare_exchange_weak(&memory->taken, &taken, taken + size));
     return (size_t)taken;
 }
+
+int pn_memory_take_more(struct pn_memory *memory, size_t memory_size, int fd, size_t size,
+                        size_t *ret_offset)
+{
+    size = (size + PN_CELL - 1) / PN_CELL * PN_CELL;
+    size_t offset = pn_memory_take(memory, memory_size, size);
+    int result = offset == 0 ? -ENOSPC : pn_memory_reserve(fd, offset, size);
+    if (offset != 0 && result != 0) { /* not to use up what there is by trying again and again */
+        uint64_t taken = offset + size;
+        (void)atomic_compare_exchange_strong(&memory->taken, &taken, offset);
+    }
+    *ret_offset = offset;
+    return result;
+}

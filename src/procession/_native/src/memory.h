@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define PN_MEMORY_MAGIC 0x314d454d4e500a00ull
-#define PN_MEMORY_FORMAT 1u
+#define PN_MEMORY_FORMAT 2u
 #define PN_CELL 64 /* objects of different owners never share a cache line */
 
 struct pn_memory {
@@ -43,5 +43,9 @@ int pn_memory_reserve(int fd, size_t offset, size_t size);
 /* Take some bytes for good: their offset, a multiple of PN_CELL, or 0 when it is full. What was
  * taken by a process that was killed is only lost until the memory is freed as a whole. */
 size_t pn_memory_take(struct pn_memory *memory, size_t memory_size, size_t size);
+
+/* Take some bytes that grow an object, and reserve them. 0 or -errno: -ENOSPC, -ENOMEM, ... */
+int pn_memory_take_more(struct pn_memory *memory, size_t memory_size, int fd, size_t size,
+                        size_t *ret_offset);
 
 #endif

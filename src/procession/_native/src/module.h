@@ -47,6 +47,10 @@ extern PyType_Spec pn_memory_spec;
  * stay mapped as long as the object lives. */
 void *pn_memory_at(PyObject *memory, Py_ssize_t offset, size_t size);
 
+/* The mapping of a memory, and its descriptor; -EBADF: the program closed that. */
+struct pn_memory;
+int pn_memory_of(PyObject *memory, struct pn_memory **ret_memory, size_t *ret_size);
+
 /* What a shared object begins with (module_shared.c). */
 struct pn_shared {
     PyObject_HEAD

@@ -93,6 +93,14 @@ static void memory_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+int pn_memory_of(PyObject *object, struct pn_memory **ret_memory, size_t *ret_size)
+{
+    Memory *self = (Memory *)object;
+    *ret_memory = self->memory;
+    *ret_size = self->size;
+    return still_ours(self) ? self->fd : -EBADF;
+}
+
 void *pn_memory_at(PyObject *object, Py_ssize_t offset, size_t size)
 {
     if ((destructor)PyType_GetSlot(Py_TYPE(object), Py_tp_dealloc) != memory_dealloc) {

@@ -22,12 +22,10 @@ static PyObject *semaphore_attach(PyObject *object, PyObject *args)
     Py_ssize_t offset;
     if (!PyArg_ParseTuple(args, "OnOO:_attach", &memory, &offset, &table, &on_death))
         return NULL;
-    struct pn_self *me = pn_self_of(table);
-    if (me == NULL)
+    if (pn_self_of(table) == NULL)
         return NULL;
-    size_t size = pn_semaphore_size(me->table->slot_count); /* what the ledger may grow to */
-    struct pn_semaphore *semaphore =
-        pn_shared_attach(&self->head, "semaphore", memory, offset, size, table, on_death);
+    struct pn_semaphore *semaphore = pn_shared_attach(&self->head, "semaphore", memory, offset,
+                                                      sizeof *semaphore, table, on_death);
     if (semaphore == NULL)
         return NULL;
     self->semaphore = semaphore;
@@ -44,20 +42,6 @@ static PyObject *semaphore_make(PyObject *object, PyObject *args)
     self->semaphore->bound = bound;
     self->semaphore->reclaim = reclaim != 0;
     atomic_store(&self->semaphore->value, value);
-    Py_RETURN_NONE;
-}
-
-static PyObject *semaphore_room(PyObject *object, PyObject *args)
-{
-    Semaphore *self = (Semaphore *)object;
-    unsigned int entries;
-    if (!PyArg_ParseTuple(args, "I:_room", &entries) || !is_attached(self))
-        return NULL;
-    if (entries > self->head.self->table->slot_count) {
-        PyErr_SetString(PyExc_ValueError, "more entries than there are processes");
-        return NULL;
-    }
-    pn_semaphore_room(self->semaphore, entries);
     Py_RETURN_NONE;
 }
 
@@ -95,11 +79,15 @@ static PyObject *taken(Semaphore *self, enum pn_sort sort, uint64_t before)
 /* Have room made in the ledger for this process. 0, or -1 with an exception. */
 static int grow(Semaphore *self)
 {
-    uint64_t me;
-    (void)pn_self_owner(self->head.self, &me); /* it had one a moment ago */
-    PyObject *answer = PyObject_CallMethod((PyObject *)self, "_grow", "I", pn_owner_index(me));
-    Py_XDECREF(answer);
-    return answer == NULL ? -1 : 0;
+    struct pn_memory *memory;
+    size_t size;
+    int result, fd = pn_memory_of(self->head.memory, &memory, &size);
+    Py_BEGIN_ALLOW_THREADS
+    result = fd < 0 ? fd : pn_semaphore_grow(self->head.self, self->semaphore, memory, size, fd);
+    Py_END_ALLOW_THREADS
+    if (result < 0)
+        (void)pn_os_error(result, "no memory for so many processes at a semaphore");
+    return result;
 }
 
 /* Take one after the first attempt found none. */
@@ -237,8 +225,7 @@ static PyObject *semaphore_get_capacity(PyObject *object, void *unused)
 {
     (void)unused;
     Semaphore *self = (Semaphore *)object;
-    return is_attached(self) ? PyLong_FromUnsignedLong(atomic_load(&self->semaphore->capacity))
-                             : NULL;
+    return is_attached(self) ? PyLong_FromUnsignedLong(pn_semaphore_room(self->semaphore)) : NULL;
 }
 
 static PyObject *semaphore_get_recovered(PyObject *object, void *unused)
@@ -252,7 +239,6 @@ static PyObject *semaphore_get_recovered(PyObject *object, void *unused)
 static PyMethodDef semaphore_methods[] = {
     {"_attach", semaphore_attach, METH_VARARGS, NULL},
     {"_make", semaphore_make, METH_VARARGS, NULL},
-    {"_room", semaphore_room, METH_VARARGS, NULL},
     {"_leave", semaphore_leave, METH_NOARGS, NULL},
     {"acquire", (PyCFunction)(void (*)(void))semaphore_acquire, METH_FASTCALL | METH_KEYWORDS,
      NULL},

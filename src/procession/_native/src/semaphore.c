@@ -1,6 +1,47 @@
 #define _GNU_SOURCE
 #include "semaphore.h"
 
+/* --- where the ledger's entries are --- */
+
+static uint32_t block_of(uint32_t index) /* from PN_PERMITS on */
+{
+    return 31u - (uint32_t)__builtin_clz(index / PN_PERMITS);
+}
+
+/* NULL: there is no room for it yet. */
+static struct pn_permits *entry_at(const struct pn_semaphore *it, uint32_t index)
+{
+    uintptr_t at = (uintptr_t)it;
+    if (index < PN_PERMITS)
+        return (struct pn_permits *)(at + offsetof(struct pn_semaphore, ledger)) + index;
+    uint32_t block = block_of(index);
+    size_t offset = block >= PN_PERMIT_BLOCKS
+                        ? 0
+                        : atomic_load_explicit(&it->blocks[block], memory_order_acquire);
+    return offset == 0
+               ? NULL
+               : (struct pn_permits *)(at + offset * PN_CELL) + (index - (PN_PERMITS << block));
+}
+
+/* The first entry from an index on that there is room for; NULL when there are no more. */
+static struct pn_permits *next_entry(const struct pn_semaphore *it, uint32_t *index)
+{
+    uint32_t top = PN_GET(it->top);
+    struct pn_permits *entry = NULL;
+    while (*index < top && (entry = entry_at(it, *index)) == NULL)
+        *index = 2 * PN_PERMITS << block_of(*index);
+    return *index < top ? entry : NULL;
+}
+
+uint32_t pn_semaphore_room(const struct pn_semaphore *it)
+{
+    uint32_t room = PN_PERMITS;
+    for (uint32_t block = 0; block < PN_PERMIT_BLOCKS; block++)
+        if (atomic_load(&it->blocks[block]) != 0)
+            room += PN_PERMITS << block;
+    return room;
+}
+
 /* --- changing it, so that a death anywhere leaves it as it was or as it shall be --- */
 
 struct change {
@@ -13,7 +54,7 @@ struct change {
 
 static struct change begin_change(const struct pn_semaphore *it, uint32_t index)
 {
-    const struct pn_permits *entry = &it->ledger[index];
+    const struct pn_permits *entry = entry_at(it, index);
     return (struct change){index,
                            PN_GET(entry->owner),
                            PN_GET(entry->since),
@@ -33,7 +74,7 @@ static void carry_out(struct pn_semaphore *it)
     if (!atomic_load_explicit(&record->valid, memory_order_acquire))
         return;
     uint32_t index = PN_GET(record->index);
-    struct pn_permits *entry = &it->ledger[index];
+    struct pn_permits *entry = entry_at(it, index);
     PUT(entry->owner, PN_GET(record->entry.owner));
     PUT(entry->since, PN_GET(record->entry.since));
     PUT(entry->scoped, PN_GET(record->entry.scoped));
@@ -95,7 +136,7 @@ static uint32_t settle(const struct pn_table *table, struct pn_semaphore *it, ui
     struct change change = begin_change(it, index);
     uint32_t back = 0;
     if (!pn_owner_came_to_its_end(table, change.owner))
-        back = returning(it, &it->ledger[index]);
+        back = returning(it, entry_at(it, index));
     if (back > it->bound - change.value) /* somebody has given them back for the dead */
         back = it->bound - change.value;
     change.value += back;
@@ -116,9 +157,9 @@ struct living {
 static void ask_for_dead(const struct pn_table *table, struct pn_semaphore *it,
                          struct pn_permit_wait *wait, struct living *living)
 {
-    uint32_t top = PN_GET(it->top);
-    for (uint32_t index = 0; index < top && PN_GET(it->value) == 0; index++) {
-        const struct pn_permits *entry = &it->ledger[index];
+    const struct pn_permits *entry;
+    for (uint32_t index = 0; PN_GET(it->value) == 0 && (entry = next_entry(it, &index)) != NULL;
+         index++) {
         if (returning(it, entry) == 0)
             continue;
         uint64_t owner = PN_GET(entry->owner);
@@ -154,9 +195,9 @@ static int take_place(const struct pn_table *table, struct pn_semaphore *it, uin
                       uint64_t *ret_before)
 {
     uint32_t index = pn_owner_index(me);
-    if (index >= PN_GET(it->capacity))
+    const struct pn_permits *entry = entry_at(it, index);
+    if (entry == NULL)
         return -ENOBUFS;
-    const struct pn_permits *entry = &it->ledger[index];
     uint64_t owner = PN_GET(entry->owner);
     /* who had the slot before is dead */
     if (owner != me && permits_of(entry) != 0 && settle(table, it, index) > 0)
@@ -241,14 +282,16 @@ void pn_semaphore_end(struct pn_self *self, struct pn_semaphore *it, struct pn_p
  * nobody's (UINT32_MAX). */
 static uint32_t debtor(const struct pn_semaphore *it, uint64_t me)
 {
-    uint32_t own = pn_owner_index(me), top = PN_GET(it->top), found = UINT32_MAX;
-    if (own < top && PN_GET(it->ledger[own].owner) == me && permits_of(&it->ledger[own]) != 0)
+    uint32_t own = pn_owner_index(me), found = UINT32_MAX;
+    const struct pn_permits *entry = entry_at(it, own), *longest = NULL;
+    if (entry != NULL && PN_GET(entry->owner) == me && permits_of(entry) != 0)
         return own;
-    for (uint32_t index = 0; index < top; index++)
-        if (permits_of(&it->ledger[index]) != 0 &&
-            (found == UINT32_MAX ||
-             PN_GET(it->ledger[index].since) < PN_GET(it->ledger[found].since)))
+    for (uint32_t index = 0; (entry = next_entry(it, &index)) != NULL; index++)
+        if (permits_of(entry) != 0 &&
+            (longest == NULL || PN_GET(entry->since) < PN_GET(longest->since))) {
+            longest = entry;
             found = index;
+        }
     return found;
 }
 
@@ -301,16 +344,32 @@ int pn_semaphore_leave(struct pn_self *self, struct pn_semaphore *it)
 uint32_t pn_semaphore_own(struct pn_self *self, struct pn_semaphore *it)
 {
     uint64_t me;
-    if (pn_self_owner(self, &me) < 0 || pn_owner_index(me) >= PN_GET(it->top))
+    if (pn_self_owner(self, &me) < 0)
         return 0;
-    const struct pn_permits *entry = &it->ledger[pn_owner_index(me)];
-    return PN_GET(entry->owner) == me ? permits_of(entry) : 0;
+    const struct pn_permits *entry = entry_at(it, pn_owner_index(me));
+    return entry != NULL && PN_GET(entry->owner) == me ? permits_of(entry) : 0;
 }
 
-void pn_semaphore_room(struct pn_semaphore *it, uint32_t entries)
+int pn_semaphore_grow(struct pn_self *self, struct pn_semaphore *it, struct pn_memory *memory,
+                      size_t memory_size, int fd)
 {
-    uint32_t capacity = atomic_load(&it->capacity);
-    while (capacity < entries &&
-           !atomic_compare_exchange_weak(&it->capacity, &capacity, entries))
-        ;
+    uint64_t me;
+    int result = pn_self_owner(self, &me);
+    if (result == 0)
+        result = lock(self, it, 1); /* so that many who come at once take one block */
+    if (result < 0)
+        return result;
+    uint32_t index = pn_owner_index(me), block = index < PN_PERMITS ? 0 : block_of(index);
+    if (block >= PN_PERMIT_BLOCKS)
+        result = -ENOSPC;
+    else if (entry_at(it, index) == NULL) {
+        size_t offset, begin = (uintptr_t)it - (uintptr_t)memory;
+        result = pn_memory_take_more(memory, memory_size, fd,
+                                     ((size_t)PN_PERMITS << block) * sizeof(struct pn_permits),
+                                     &offset);
+        if (result == 0)
+            PUT(it->blocks[block], (uint32_t)((offset - begin) / PN_CELL));
+    }
+    pn_mutex_unlock(&it->mutex);
+    return result;
 }

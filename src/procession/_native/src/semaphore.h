@@ -9,9 +9,11 @@
  *     recovered  permits that came back from the dead
  *     clock      counts what was acquired: who has a permit for the longest time
  *     top        the ledger's entries from here on are empty
- *     capacity   entries that there is memory for
  *     record     what is being done; see below
- *     ledger     an entry for each slot of the table, in the slots' order
+ *     blocks     where the ledger's entries are that it grew by: from the semaphore, in units of
+ *                PN_CELL; 0 where nobody has needed any. Block n has those of PN_PERMITS << n slots,
+ *                from slot PN_PERMITS << n on
+ *     ledger     an entry for each of the first slots of the table
  *
  * An entry's permits belong to the process that its owner word names (identity.h), and there are two
  * sorts: *scoped* ones, of a `with` block, which their taker would have released, and *plain* ones,
@@ -21,9 +23,12 @@
 #define PN_SEMAPHORE_H
 
 #include "gate.h"
+#include "memory.h"
 #include "mutex.h"
 
 #define PN_SEMAPHORE_MAX 0x7fffffffu
+#define PN_PERMITS 32u       /* entries to begin with */
+#define PN_PERMIT_BLOCKS 11u /* with them, as many as a table has slots (_wire/messages.py) */
 
 struct pn_permits {
     _Atomic uint64_t owner;  /*  0  0: nobody has been here */
@@ -42,7 +47,7 @@ struct pn_semaphore {
     _Atomic uint32_t recovered; /*  68 */
     _Atomic uint64_t clock;     /*  72 */
     _Atomic uint32_t top;       /*  80 */
-    _Atomic uint32_t capacity;  /*  84 */
+    uint32_t spare;             /*  84 */
     struct pn_semaphore_record {
         _Atomic uint32_t valid;    /*  88 */
         _Atomic uint32_t index;    /*  92  the entry */
@@ -50,12 +55,15 @@ struct pn_semaphore {
         _Atomic uint64_t clock;    /* 120 */
         _Atomic uint32_t value, recovered;
     } record;
-    unsigned char spare[56];    /* 136 */
-    struct pn_permits ledger[]; /* 192 */
+    _Atomic uint32_t blocks[PN_PERMIT_BLOCKS]; /* 136 */
+    unsigned char spare2[12];                  /* 180 */
+    struct pn_permits ledger[PN_PERMITS];      /* 192 */
 };
 _Static_assert(offsetof(struct pn_semaphore, gate) == 32, "bump PN_MEMORY_FORMAT");
 _Static_assert(offsetof(struct pn_semaphore, record) == 88, "bump PN_MEMORY_FORMAT");
+_Static_assert(offsetof(struct pn_semaphore, blocks) == 136, "bump PN_MEMORY_FORMAT");
 _Static_assert(offsetof(struct pn_semaphore, ledger) == 192, "bump PN_MEMORY_FORMAT");
+_Static_assert(sizeof(struct pn_semaphore) == 960, "bump PN_MEMORY_FORMAT");
 
 /* How a permit is taken or given back. */
 enum pn_sort { PN_PLAIN, PN_SCOPED };
@@ -72,7 +80,7 @@ struct pn_permit_wait {
  *
  *    0            taken; *ret_before is whose death gave it back, or 0
  *    -EAGAIN      none is free, or somebody is just at it: call pn_semaphore_take()
- *    -ENOBUFS     the ledger has no room for this process: see to it (pn_semaphore_room), call again
+ *    -ENOBUFS     the ledger has no room for this process: pn_semaphore_grow(), and call again
  *    -ENOSPC ...  this process has no identity in the table */
 int pn_semaphore_try(struct pn_self *self, struct pn_semaphore *it, enum pn_sort sort,
                      uint64_t *ret_before);
@@ -103,13 +111,12 @@ int pn_semaphore_leave(struct pn_self *self, struct pn_semaphore *it);
 /* How many permits this process has. */
 uint32_t pn_semaphore_own(struct pn_self *self, struct pn_semaphore *it);
 
-/* There is memory for so many entries of the ledger from now on. */
-void pn_semaphore_room(struct pn_semaphore *it, uint32_t entries);
+/* Have room in the ledger for this process, out of the memory that the semaphore lies in. 0 or
+ * -errno: -ENOSPC, all of that is taken; -ENOMEM, ... Not with the GIL. */
+int pn_semaphore_grow(struct pn_self *self, struct pn_semaphore *it, struct pn_memory *memory,
+                      size_t memory_size, int fd);
 
-/* Bytes of a semaphore whose ledger has so many entries. */
-static inline size_t pn_semaphore_size(uint32_t entries)
-{
-    return sizeof(struct pn_semaphore) + entries * sizeof(struct pn_permits);
-}
+/* Entries of the ledger that there is room for. */
+uint32_t pn_semaphore_room(const struct pn_semaphore *it);
 
 #endif
