@@ -109,6 +109,9 @@ def test_a_worker_without_a_free_descriptor_takes_and_gives_large_things(pool: A
 
 def test_a_large_result_that_cannot_be_sent_fails_its_call_alone() -> None:
     """No room in the shared memory, and no descriptor for memory of its own."""
+    first = procession.get_context("forkserver").Process(target=int)
+    first.start()  # the keeper needs more than what follows
+    first.join()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, limits[1]))
     try:
@@ -174,6 +177,58 @@ def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(pool: Any, w
     assert pool.apply_async(calls.square, (4,)).get(LIMIT) == 16
     assert pool.apply(calls.square, (5,)) == 25
     assert all(hand.borrowed is None for hand in pool._crew.hands)
+
+
+# --- a call whose caller waits for its worker itself ---------------------------------------------
+
+
+@pytest.fixture(params=["pool", "executor"])
+def ask(request: pytest.FixtureRequest, pool: Any) -> Iterator[Callable[..., Any]]:
+    """Calls a function in the one worker, and waits for it without a limit."""
+    if request.param == "pool":
+        yield lambda fn, *args: pool.apply(fn, args)
+        return
+    with procession.ProcessPoolExecutor(1, procession.get_context("forkserver")) as executor:
+        yield lambda fn, *args: executor.submit(fn, *args).result()
+
+
+def test_a_call_that_is_waited_for_goes_wrong_alone(ask: Callable[..., Any]) -> None:
+    died = procession.WorkerDied
+    expected: dict[str, type[BaseException]] = {
+        "SIGKILL": died,
+        "os._exit": died,
+        "sys.exit": procession.CallExited,
+        "segfault": died,
+        "exception that cannot be unpickled": calls.Unloadable,
+        "result that cannot be pickled": TypeError,
+    }
+    for row, error in expected.items():
+        assert ask(calls.square, 7) == 49  # by now the worker is there, and at rest
+        with pytest.raises((error, procession.ResultNotPicklable)):
+            ask(calls.third, row, 3)
+    assert ask(calls.plus_one, 1.5) == 2.5
+
+
+def test_workers_killed_at_any_moment_take_one_call_along(ask: Callable[..., Any]) -> None:
+    done = 0
+    for n in range(6):  # a little later each time
+        pid = ask(calls.pid)
+        killer = threading.Timer(n * 0.0002, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        with contextlib.suppress(procession.WorkerDied):
+            for number in range(20):
+                assert ask(calls.square, number) == number**2
+                done += 1
+        killer.join()
+    assert ask(calls.square, 3) == 9
+    assert done
+
+
+def test_large_results_that_are_waited_for_use_memory_again(ask: Callable[..., Any]) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.ones(SIZE, dtype="uint8")
+    for _ in range(3):
+        assert ask(calls.plus_one, array).sum() == 2 * SIZE
 
 
 def test_a_pool_that_is_closed_while_a_call_is_waited_for_ends_with_it(pool: Any) -> None:
