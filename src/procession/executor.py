@@ -11,6 +11,8 @@ from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures import _base as _standard
 from concurrent.futures import process as _process
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import process as _processes
+from multiprocessing import util
 from typing import TYPE_CHECKING, Any
 
 from procession import _current, errors
@@ -19,7 +21,7 @@ from procession._crew.future import CallFuture
 from procession._crew.jobs import ITEM, STAR, Call
 from procession._crew.results import IMapIterator, IMapUnorderedIterator
 from procession._crew.stream import submit_map, taken
-from procession._crew.words import Words, exit_code
+from procession._crew.words import Words, again, exit_code
 from procession._kernel import cpus
 from procession._launch import exit_hooks, replacement, stopping
 
@@ -185,7 +187,7 @@ class ProcessPoolExecutor(Executor):
             if not self._crew.is_owner():
                 raise RuntimeError("the executor belongs to the process that made it")
             if self._crew.broken is not None:
-                raise self._crew.broken
+                raise again(self._crew.broken)
             return self._crew
 
     def _make_crew(self) -> Crew:
@@ -194,6 +196,8 @@ class ProcessPoolExecutor(Executor):
         def start(target: Callable[..., None], args: tuple[Any, ...]) -> Any:
             process = context.Process(target=target, args=args)
             process.start()
+            if _waits_later:
+                _leave_to_at_exit([process])
             return process
 
         initializer, initargs = self._initializer, self._initargs
@@ -449,6 +453,7 @@ def _logged(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> No
 # --- the interpreter's exit -------------------------------------------------------------------
 
 _exiting = False
+_waits_later = False
 _open: weakref.WeakSet[Crew] = weakref.WeakSet()
 _registered_in = 0
 
@@ -459,7 +464,20 @@ def _register(crew: Crew) -> None:
         _registered_in = os.getpid()
         # before any thread is waited for: a thread may wait for a call of ours
         threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+        if _processes.parent_process() is not None:
+            util.Finalize(None, _wait_later, exitpriority=1)
     _open.add(crew)
+
+
+def _wait_later() -> None:
+    """In a child all processes are joined before the threads: then ours would never be told."""
+    global _waits_later
+    _waits_later = True
+    _leave_to_at_exit([worker for crew in list(_open) for worker in crew.workers])
+
+
+def _leave_to_at_exit(workers: list[Any]) -> None:
+    _processes._children.difference_update(workers)  # type: ignore[attr-defined]
 
 
 def _at_exit() -> None:

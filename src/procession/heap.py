@@ -54,11 +54,14 @@ class Arena:
         _known[self.token] = self
 
     def __del__(self) -> None:
-        # the number may be somebody else's by now: daemonising code closes what it does not know
-        if self.fd >= 0 and self.key is not None and _identity(self.fd) == self.key:
-            os.close(self.fd)
-        if self.keeper is not None:
-            parcels.let_go(self.token, self.keeper)
+        try:
+            # the number may be somebody else's by now: daemonising code closes what it knows not
+            if self.fd >= 0 and self.key is not None and _identity(self.fd) == self.key:
+                os.close(self.fd)
+            if self.keeper is not None:
+                parcels.let_go(self.token, self.keeper)
+        except (AttributeError, TypeError):
+            pass  # the interpreter ends, and our modules are gone
 
 
 _known: weakref.WeakValueDictionary[bytes, Arena] = weakref.WeakValueDictionary()

@@ -265,6 +265,84 @@ def kill_holding(value: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Mine(BaseException):
+    """No Exception."""
+
+
+def raise_mine(kind: type[BaseException]) -> None:
+    raise kind("mine")
+
+
+class Late:
+    """Cannot be pickled before somebody says how."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("nobody said how")
+
+
+def say_how() -> None:
+    from multiprocessing.reduction import ForkingPickler
+
+    ForkingPickler.register(Late, lambda late: (Late, ()))
+
+
+def give_late() -> Any:
+    say_how()
+    return Late()
+
+
+def give_shared(kind: str) -> Any:
+    """What a worker shares with whoever gets it, and may not live to hand out."""
+    import procession
+
+    if kind == "pipe":
+        reading, writing = procession.Pipe()
+        writing.send(7)
+        return reading
+    if kind == "queue":
+        queue = procession.Queue()
+        queue.put(7)
+        return queue
+    return procession.Value("i", 7) if kind == "value" else procession.Array("i", [7])
+
+
+class EndsWhenDropped:
+    """Ends the worker that drops it."""
+
+    def __init__(self) -> None:
+        self.made_in = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.made_in:
+            os._exit(7)
+
+
+def leave_executor_open(method: str) -> list[int]:
+    """With calls of its own that have not ended."""
+    import procession
+
+    global _open
+    _open = procession.ProcessPoolExecutor(2, procession.get_context(method))
+    for _ in range(3):
+        _open.submit(time.sleep, 0.1)
+    return [_open.submit(os.getpid).result()]
+
+
+_open: Any = None
+
+
+def squares_of_its_own(kind: str) -> list[int]:
+    """Calls of a pool, or of an executor, made in a worker."""
+    import procession
+
+    if kind == "pool":
+        with procession.Pool(2) as pool:
+            squares: list[int] = pool.map(square, range(4))
+        return squares
+    with procession.ProcessPoolExecutor(2) as executor:
+        return list(executor.map(square, range(4)))
+
+
 def use_up_descriptors() -> int:
     """Leave none for whatever comes."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -22,14 +22,13 @@ import mmap
 import os
 import pickle
 import struct
-from collections import ChainMap
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from procession import _native
 from procession._crew.extents import Arrivals, Room, aligned
-from procession._shared.pickling import travelling
+from procession._shared.pickling import Registered
 from procession._wire import channel
 
 OUT_OF_BAND, RAISED, EXITED, UNSENDABLE = range(4)
@@ -138,8 +137,8 @@ class _BufferingPickler(ForkingPickler):
 
     def __init__(self, file: io.BytesIO, keep: Any) -> None:
         pickle.Pickler.__init__(self, file, 5, buffer_callback=keep)
-        table: Any = ChainMap(travelling(), ForkingPickler(file).dispatch_table)
-        self.dispatch_table = table
+        registered: Any = Registered()
+        self.dispatch_table = registered
 
 
 class Mapping:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import _base as _standard
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from procession._crew.crew import Crew
 from procession._crew.jobs import Call
+from procession._crew.words import again
 
 _futures: Any = _standard
 
@@ -87,7 +89,7 @@ class CallFuture(Future[Any]):
             if ok:
                 self.set_result(value)
             else:
-                self.set_exception(value)
+                self.set_exception(again(value) if isinstance(value, BrokenProcessPool) else value)
         except InvalidStateError:  # it was cancelled, or somebody has waited for it directly
             with self._condition:
                 self._condition.notify_all()

@@ -449,6 +449,8 @@ def describe(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> st
 
 
 def _repr(short: Any, value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        value = value[: short.maxother]  # not megabytes of escapes, to be cut afterwards
     try:
         text: str = short.repr(value)
     except BaseException:

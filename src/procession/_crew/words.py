@@ -53,6 +53,18 @@ class Words:
         return error
 
 
+def again(error: BaseException) -> BaseException:
+    """An exception that tells many, for one more of them: a shared one grows with each raise."""
+    import copy
+
+    try:
+        other = copy.copy(error)
+    except Exception:
+        return error
+    other.__cause__ = error.__cause__
+    return other
+
+
 def exit_code(error: BaseException) -> object:
     """What was passed to ``sys.exit``; the attribute itself does not survive pickling."""
     return error.args[0] if len(error.args) == 1 else error.args or None

@@ -55,10 +55,13 @@ class Descriptor:
         return _from_guard, (self._token, carrier and carrier.item())
 
     def __del__(self) -> None:
-        if self._keeper is not None:
-            parcels.let_go(self._token, self._keeper)
-        if _identity(self.fd) == self._identity:
-            os.close(self.fd)
+        try:
+            if self._keeper is not None:
+                parcels.let_go(self._token, self._keeper)
+            if _identity(self.fd) == self._identity:
+                os.close(self.fd)
+        except (AttributeError, TypeError):
+            pass  # the interpreter ends, and our modules are gone
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

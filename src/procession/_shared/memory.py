@@ -91,8 +91,11 @@ class Region:
         return _from_guard, (token, home, foreign, carrier and carrier.item())
 
     def __del__(self) -> None:
-        if self._keeper is not None:
-            parcels.let_go(self.memory.id(), self._keeper)
+        try:
+            if self._keeper is not None:
+                parcels.let_go(self.memory.id(), self._keeper)
+        except (AttributeError, TypeError):
+            pass  # the interpreter ends, and our modules are gone
 
 
 def allocate(size: int) -> tuple[Region, int]:

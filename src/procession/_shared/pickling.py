@@ -95,6 +95,18 @@ def travelling() -> dict[Any, Callable[[Any], Any]]:
     return {kind: _OURS[kind] for kind, theirs in _STANDARD.items() if known.get(kind) is theirs}
 
 
+class Registered:
+    """A pickler's dispatch table that knows what is registered when it is asked, and not when it
+    was made: libraries register their types when they are imported, which may be in a call.
+    """
+
+    def __getitem__(self, kind: Any) -> Any:
+        reducer = _ForkingPickler._extra_reducers.get(kind)  # type: ignore[attr-defined]
+        if reducer is None:
+            return copyreg.dispatch_table[kind]
+        return _OURS[kind] if reducer is _STANDARD.get(kind) else reducer
+
+
 # --- the pickler ------------------------------------------------------------------------------
 
 
