@@ -124,6 +124,8 @@ def raise_it(kind: str) -> None:
         raise error
     if kind == "group":
         raise ExceptionGroup("two", [ValueError("one"), ExceptionGroup("in", [OSError(2, "no")])])
+    if kind == "base group":
+        raise BaseExceptionGroup("two", [KeyboardInterrupt("one"), ValueError("other")])
     if kind == "unloadable":
         raise CannotBeUnpickled(1, 2)
     if kind == "fails on load":

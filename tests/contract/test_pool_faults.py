@@ -552,6 +552,14 @@ def test_what_is_no_exception_comes_back_and_ends_nobody(
 
 
 @each_kind
+@pytest.mark.parametrize("timeout", [3e6, float("inf")])
+def test_the_limit_of_a_call_may_be_far_away(kind: str, timeout: float) -> None:
+    with Crowd(kind, "forkserver", 1) as crowd:
+        assert crowd.call(calls.square, 3, timeout=timeout)() == 9
+        assert crowd.call(calls.square, 4)() == 16
+
+
+@each_kind
 def test_all_workers_may_die_at_once(kind: str) -> None:
     with Crowd(kind, "forkserver", 3) as crowd:
         answers = [crowd.call(calls.kill) for _ in range(6)]

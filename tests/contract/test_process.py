@@ -166,6 +166,14 @@ def test_join_with_a_timeout_takes_that_time(method: str) -> None:
 
 
 @each_method
+def test_a_limit_may_be_far_away(method: str) -> None:
+    process = start(method, targets.give, 1)
+    process.join(3e6)
+    assert process.exitcode == 0
+    assert process.result(3e6) == 1
+
+
+@each_method
 def test_join_goes_on_after_a_signal_handler(method: str) -> None:
     """PEP 475: the handler runs while join() waits, and join() goes on waiting."""
     calls: list[int] = []

@@ -255,6 +255,16 @@ def test_a_group_keeps_what_is_in_it(method: str) -> None:
 
 
 @each_method
+def test_so_does_one_with_an_interrupt_in_it(method: str) -> None:
+    error = failed(method, "base group")
+    assert type(error) is BaseExceptionGroup
+    assert [(type(part), part.args) for part in error.exceptions] == [
+        (KeyboardInterrupt, ("one",)),
+        (ValueError, ("other",)),
+    ]
+
+
+@each_method
 def test_an_os_error_keeps_its_fields(method: str) -> None:
     error = failed(method, "os")
     assert isinstance(error, FileNotFoundError)

@@ -22,6 +22,7 @@ from procession._crew.staff import Staff
 from procession._crew.words import Words
 
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
+LONGEST_SLEEP = 3600.0  # epoll takes no more than 24 days
 
 
 class Giving:
@@ -283,7 +284,7 @@ class Giving:
         """Seconds until a worker may have to be looked at."""
         due = [due for hand in self.hands if (due := self._due(hand)) is not None]
         due += [at for at in (self._staff.trims_at, self._staff.hires_at) if at < math.inf]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        return min(max(0.0, min(due) - time.monotonic()), LONGEST_SLEEP) if due else None
 
     def _due(self, hand: Hand) -> float | None:
         """When a worker is to be looked at, if no word of it comes before."""

@@ -137,8 +137,10 @@ class ForkHandle(Handle):
     def _wait_ended(self, timeout: float | None) -> bool:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        if not poll.poll(None if timeout is None else max(0.0, timeout * 1000)):
-            return False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not poll.poll(deadline and _milliseconds(deadline - time.monotonic())):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
         self._reap(0)
         return True
 
@@ -254,6 +256,10 @@ class _Uninterrupted:
 
     def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+def _milliseconds(seconds: float) -> float:
+    return min(max(0.0, seconds * 1000), 1e9)  # poll takes no more than 24 days
 
 
 def _be_child(process: Any, seat: Seat, owner: tuple[int, int, int], mask: set[int]) -> NoReturn:

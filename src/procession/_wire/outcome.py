@@ -127,9 +127,12 @@ def _dump_error(error: BaseException, text: str, description: Any) -> bytes:
         dispatch_table = copyreg.dispatch_table | {types.TracebackType: _reduce_traceback}
 
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, BaseException):
-                return pickling_support.pickle_exception(value)
-            return NotImplemented
+            if not isinstance(value, BaseException):
+                return NotImplemented
+            make, (*parts, args), *more = pickling_support.pickle_exception(value)
+            if make is pickling_support.unpickle_exception_with_attrs and not args:
+                args = _group_arguments(value)
+            return make, (*parts, args), *more
 
     buffer = io.BytesIO()
     pickler = Pickler(buffer, pickle.HIGHEST_PROTOCOL)
@@ -137,6 +140,11 @@ def _dump_error(error: BaseException, text: str, description: Any) -> bytes:
     pickler.dump((description, ""))
     pickler.dump(error)
     return buffer.getvalue()
+
+
+def _group_arguments(error: BaseException) -> tuple[Any, ...]:
+    """What a group is made of; tblib knows ExceptionGroup alone."""
+    return (error.message, error.exceptions) if isinstance(error, BaseExceptionGroup) else ()
 
 
 def _reduce_traceback(tb: Any) -> Any:
