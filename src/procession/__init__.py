@@ -131,13 +131,35 @@ _FROM_MODULES = {
 __all__ = [*_FROM_CONTEXT, *_FROM_MODULES]  # noqa: PLE0604
 
 
+# `import multiprocessing` brings some of them, and others come with the first queue or pool
+_MODULES = frozenset(
+    [
+        "connection",
+        "context",
+        "heap",
+        "managers",
+        "pool",
+        "process",
+        "queues",
+        "reduction",
+        "resource_sharer",
+        "resource_tracker",
+        "shared_memory",
+        "sharedctypes",
+        "spawn",
+        "synchronize",
+        "util",
+    ]
+)
+
+
 def __getattr__(name: str) -> object:
     """Find a public name where it lives (PEP 562)."""
     if name in _FROM_CONTEXT:
         value = getattr(_module("context")._default_context, name)
     elif name in _FROM_MODULES:
         value = getattr(_module(_FROM_MODULES[name]), name)
-    elif name in ("context", "process", "reduction"):  # `import multiprocessing` brings these
+    elif name in _MODULES:
         value = _module(name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

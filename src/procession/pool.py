@@ -163,7 +163,10 @@ class Pool(_StandardPool):  # type: ignore[misc]
         if getattr(self, "_state", None) != RUN or not self._crew.is_owner():
             return
         _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
-        self._crew.terminate(())
+        try:
+            self._crew.terminate(())
+        except (AttributeError, TypeError):
+            pass  # the interpreter ends: its exit function ended the pool, and our modules are gone
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")

@@ -309,11 +309,14 @@ def give_shared(kind: str) -> Any:
 class EndsWhenDropped:
     """Ends the worker that drops it."""
 
-    def __init__(self) -> None:
-        self.made_in = os.getpid()
+    def __init__(self, arrived: bool = False) -> None:
+        self.arrived = arrived
+
+    def __reduce__(self) -> Any:
+        return EndsWhenDropped, (True,)
 
     def __del__(self) -> None:
-        if os.getpid() != self.made_in:
+        if self.arrived:
             os._exit(7)
 
 

@@ -886,7 +886,14 @@ def test_a_pool_left_open_does_not_keep_the_interpreter(tmp_path: Path) -> None:
             print("left")
         """,
     )
-    assert (done.code, done.lines) == (0, ["left"]), done.err
+    assert (done.code, done.lines, done.err) == (0, ["left"], "")
+
+
+@pytest.mark.parametrize("kept", ["pool", "pool, pool.apply_async(abs, (1,))"])
+def test_a_pool_left_open_by_a_command_says_nothing(kept: str) -> None:
+    command = f"import procession as mp; pool = mp.Pool(1); kept = {kept}"
+    done = run_command([sys.executable, "-c", command])
+    assert (done.code, done.out, done.err) == (0, "", "")
 
 
 @each_method

@@ -6,6 +6,8 @@ import importlib
 import inspect
 import multiprocessing
 import pkgutil
+import subprocess
+import sys
 import types
 from typing import Any
 
@@ -49,6 +51,26 @@ def test_the_package_has_every_public_name() -> None:
     lacking = sorted(each for each in names if not hasattr(procession, each))
     assert not lacking
     assert set(multiprocessing.__all__) <= set(procession.__all__)
+
+
+def test_submodules_are_attributes_as_soon_as_the_standard_ones() -> None:
+    program = """if True:
+        import sys, {0} as library
+        library.Queue(), library.Pool(1).terminate(), library.Manager().shutdown()
+        library.Value("i"), library.util, library.RawArray("i", 1)
+        print(*(name for name in sys.argv[1:] if hasattr(library, name)))
+    """
+    names = [name for name in MODULES if "." not in name]
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(library), *names],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for library in ("multiprocessing", "procession")
+    ]
+    assert set(said[0]) <= set(said[1])
 
 
 def test_what_is_raised_can_be_caught_by_its_name_in_the_package() -> None:
