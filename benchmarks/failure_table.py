@@ -1,6 +1,6 @@
 """What one bad call does to a pool: ours beside the standard library's and the peers'.
 
-    python -m benchmarks.failure_table [--library NAME] [--method NAME] [--wait 12] [--write]
+    python -m benchmarks.failure_table [--library NAME] [--method NAME] [--wait 40] [--write]
 
 Two workers get eight calls, the fourth of which goes wrong in one of seven ways. Each cell is a
 program of its own. "only it" is what is wanted: that call fails, with its cause, and no other. An
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--library", action="append", choices=available())
     parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--wait", type=float, default=12.0, help="seconds until it is a hang")
+    parser.add_argument("--wait", type=float, default=40.0, help="seconds until it is a hang")
     parser.add_argument("--write", action="store_true", help="write docs/failure-table.md")
     parser.add_argument("--cell", nargs=3, metavar=("LIBRARY", "METHOD", "ROW"))
     options = parser.parse_args()
