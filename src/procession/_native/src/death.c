@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,31 +15,6 @@
 
 #define PF_EXITING 0x4u /* include/linux/sched.h; field 9 of /proc/pid/stat */
 #define PF_SIGNALED 0x400u
-
-/* Whether /proc is of our own pid namespace: the process has one number in it, its own. */
-static int proc_is_ours(void)
-{
-    char text[2048];
-    if (pn_read_file(AT_FDCWD, "/proc/self/status", text, sizeof text) <= 0)
-        return 0;
-    const char *line = strstr(text, "\nNStgid:");
-    if (line == NULL)
-        return 0;
-    char *end;
-    long number = strtol(line + strlen("\nNStgid:"), &end, 10);
-    return *end == '\n' && number == (long)getpid();
-}
-
-uint32_t pn_own_view(void)
-{
-    struct stat pids, times;
-    if (!proc_is_ours() || stat("/proc/self/ns/pid", &pids) != 0)
-        return 0;
-    uint32_t view = (uint32_t)pids.st_ino;
-    if (stat("/proc/self/ns/time", &times) == 0) /* Linux 5.6 */
-        view ^= (uint32_t)times.st_ino << 16 | (uint32_t)times.st_ino >> 16;
-    return view != 0 ? view : 1;
-}
 
 /* Whether a task maps the table. -1: cannot be seen, or it has no memory any more. */
 static int maps_table(int tasks, const char *task, uint64_t inode)

@@ -27,8 +27,4 @@ enum pn_fate {
 enum pn_fate pn_fate(const struct pn_table *table, const struct pn_slot *slot,
                      uint32_t generation);
 
-/* What this process sees of pids and start times, as a number: the same one in the same pid and
- * time namespaces, under a /proc of that pid namespace. 0: unknown, no /proc. */
-uint32_t pn_own_view(void);
-
 #endif

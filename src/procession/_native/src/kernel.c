@@ -9,8 +9,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* younger than the headers of some systems that we build on */
@@ -133,4 +135,36 @@ int pn_close_all_but(const int *keep, size_t count)
         first = kept + 1;
     }
     return close_span(first, UINT_MAX);
+}
+
+/* Whether /proc is of our own pid namespace: the process has one number in it, its own. */
+static int proc_is_ours(void)
+{
+    char text[2048];
+    if (pn_read_file(AT_FDCWD, "/proc/self/status", text, sizeof text) <= 0)
+        return 0;
+    const char *line = strstr(text, "\nNStgid:");
+    if (line == NULL)
+        return 0;
+    char *end;
+    long number = strtol(line + strlen("\nNStgid:"), &end, 10);
+    return *end == '\n' && number == (long)getpid();
+}
+
+uint32_t pn_own_view(void)
+{
+    struct stat pids, times;
+    if (!proc_is_ours() || stat("/proc/self/ns/pid", &pids) != 0)
+        return 0;
+    uint32_t view = (uint32_t)pids.st_ino;
+    if (stat("/proc/self/ns/time", &times) == 0) /* Linux 5.6 */
+        view ^= (uint32_t)times.st_ino << 16 | (uint32_t)times.st_ino >> 16;
+    return view != 0 ? view : 1;
+}
+
+int64_t pn_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }

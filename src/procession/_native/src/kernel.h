@@ -40,4 +40,11 @@ int pn_close_all_but(const int *keep, size_t count);
 /* A whole small file of procfs, ended by a zero; what does not fit is cut. Its size or -errno. */
 ssize_t pn_read_file(int directory, const char *path, char *ret_text, size_t size);
 
+/* What this process sees of pids and start times, as a number: the same one in the same pid and
+ * time namespaces, under a /proc of that pid namespace. 0: unknown, no /proc. */
+uint32_t pn_own_view(void);
+
+/* CLOCK_MONOTONIC. */
+int64_t pn_now_ns(void);
+
 #endif

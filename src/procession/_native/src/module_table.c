@@ -1,27 +1,14 @@
 /* The class Table: arguments in, one call of the core, answer out. What each method promises is
  * said in _core.pyi. */
-#include "module.h"
+#include "module_table.h"
 
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "identity.h"
-
 #define MOST_SLOTS (1u << 22) /* the kernel's own limit of pids */
 #define SLICE_NS 1000000000   /* a signal that comes just before we sleep is handled this late */
-
-typedef struct {
-    PyObject_HEAD
-    struct pn_table *table;
-    struct pn_self self;
-    int fd;     /* -1 once it was closed */
-    int owned;  /* the descriptor is ours to close */
-    int pinned; /* the mapping may not go: a thread's robust list or a watcher uses it */
-    dev_t device; /* whose descriptor it was: code that daemonises closes and reuses numbers */
-    ino_t inode;
-} Table;
 
 /* --- made and mapped --- */
 
@@ -154,7 +141,7 @@ static PyObject *table_me(PyObject *object, PyObject *unused)
     return Py_BuildValue("II", pn_owner_index(owner), pn_owner_generation(owner));
 }
 
-static struct pn_slot *slot_at(PyObject *object, Py_ssize_t index)
+struct pn_slot *pn_slot_at(PyObject *object, Py_ssize_t index)
 {
     struct pn_table *table = ((Table *)object)->table;
     if (index >= 0 && (size_t)index < table->slot_count)
@@ -183,7 +170,7 @@ static PyObject *table_free(PyObject *object, PyObject *args)
     unsigned int generation;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nI:free", &index, &generation) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     return PyBool_FromLong(pn_table_free(((Table *)object)->table, slot, generation));
 }
@@ -192,7 +179,7 @@ static PyObject *table_renew(PyObject *object, PyObject *args)
 {
     Py_ssize_t index;
     uint32_t generation;
-    if (!PyArg_ParseTuple(args, "n:renew", &index) || slot_at(object, index) == NULL)
+    if (!PyArg_ParseTuple(args, "n:renew", &index) || pn_slot_at(object, index) == NULL)
         return NULL;
     int result = pn_table_renew(((Table *)object)->table, (uint32_t)index, &generation);
     if (result < 0)
@@ -206,7 +193,7 @@ static PyObject *table_fate(PyObject *object, PyObject *args)
     unsigned int generation;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nI:fate", &index, &generation) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     return PyLong_FromLong(pn_fate(((Table *)object)->table, slot, generation));
 }
@@ -244,7 +231,7 @@ static PyObject *table_enter(PyObject *object, PyObject *args)
     unsigned int state = PN_SPARE;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "n|I:enter", &index, &state) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     if (state < PN_CLAIMED || state > PN_RUNNING)
         return PyErr_Format(PyExc_ValueError, "nobody enters as state %u", state);
@@ -263,7 +250,7 @@ static PyObject *table_set_pid(PyObject *object, PyObject *args)
     int pid;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "ni:set_pid", &index, &pid) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     atomic_store(&slot->pid, pid);
     Py_RETURN_NONE;
@@ -280,7 +267,7 @@ static PyObject *table_ask(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "nIKIILy#y#:ask", &index, &generation, &owner, &request.method,
                           &request.flags, &asked_ns, &request.name, &name_size, &request.target,
                           &target_size) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     request.owner = owner;
     request.asked_ns = asked_ns;
@@ -293,7 +280,7 @@ static PyObject *table_run(PyObject *object, PyObject *args)
 {
     Py_ssize_t index;
     struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:run", &index) || (slot = slot_at(object, index)) == NULL)
+    if (!PyArg_ParseTuple(args, "n:run", &index) || (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     pn_slot_run(slot);
     Py_RETURN_NONE;
@@ -307,7 +294,7 @@ static PyObject *table_finish(PyObject *object, PyObject *args)
     const char *text;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nIiy#:finish", &index, &how, &exit_code, &text, &size) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     if (how > PN_EXITED)
         return PyErr_Format(PyExc_ValueError, "nobody ends in way %u", how);
@@ -324,7 +311,7 @@ static PyObject *table_end(PyObject *object, PyObject *args)
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "niLLL|I:end", &index, &wait_status, &utime_ns, &stime_ns,
                           &max_rss_kib, &flags) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     struct pn_end end = {wait_status, flags, utime_ns, stime_ns, max_rss_kib};
     return PyBool_FromLong(pn_slot_end(((Table *)object)->table, slot, &end));
@@ -336,7 +323,7 @@ static PyObject *table_blame(PyObject *object, PyObject *args)
     int pid, number;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nii:blame", &index, &pid, &number) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     atomic_store(&slot->blame, (uint64_t)(uint32_t)pid << 32 | (uint32_t)number);
     Py_RETURN_NONE;
@@ -348,7 +335,7 @@ static PyObject *table_set_flags(PyObject *object, PyObject *args)
     unsigned int generation, bits;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nII:set_flags", &index, &generation, &bits) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     int64_t flags = pn_slot_set_flags(slot, generation, bits);
     return PyLong_FromLongLong(flags < 0 ? -1 : flags);
@@ -363,7 +350,7 @@ static PyObject *table_wait(PyObject *object, PyObject *args)
     long long timeout_ns;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nIL:wait", &index, &generation, &timeout_ns) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     int64_t now = pn_now_ns();
     int64_t deadline = timeout_ns < 0 || timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
@@ -389,7 +376,7 @@ static PyObject *table_state(PyObject *object, PyObject *args)
     unsigned int generation;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nI:state", &index, &generation) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     return PyLong_FromLong(pn_slot_state(slot, generation));
 }
@@ -398,7 +385,7 @@ static PyObject *table_read(PyObject *object, PyObject *args)
 {
     Py_ssize_t index;
     struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:read", &index) || (slot = slot_at(object, index)) == NULL)
+    if (!PyArg_ParseTuple(args, "n:read", &index) || (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     struct pn_view it;
     pn_slot_read(slot, &it);
@@ -412,145 +399,7 @@ static PyObject *table_read(PyObject *object, PyObject *args)
         (Py_ssize_t)strlen(it.text));
 }
 
-/* --- what it is doing, for who looks on --- */
-
-static PyObject *table_begin_wait(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    unsigned long long whom;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "nK:begin_wait", &index, &whom) ||
-        (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    int place = pn_slot_begin_wait(((Table *)object)->table, slot, whom);
-    return PyLong_FromLong(place < 0 ? -1 : place);
-}
-
-static PyObject *table_end_wait(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    int place;
-    unsigned long long given_up = 0;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "ni|K:end_wait", &index, &place, &given_up) ||
-        (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    if (place >= PN_WAITS)
-        return PyErr_Format(PyExc_IndexError, "wait %d: a slot has %d", place, PN_WAITS);
-    pn_slot_end_wait(((Table *)object)->table, slot, place, given_up);
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_waits(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:waits", &index) || (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    PyObject *found = PyList_New(0);
-    for (int place = 0; found != NULL && place < PN_WAITS; place++) {
-        int64_t since_ns;
-        uint64_t whom = pn_slot_read_wait(slot, place, &since_ns);
-        if (whom == 0)
-            continue;
-        PyObject *row = Py_BuildValue("(KL)", (unsigned long long)whom, (long long)since_ns);
-        if (row == NULL || PyList_Append(found, row) != 0)
-            Py_CLEAR(found);
-        Py_XDECREF(row);
-    }
-    return found;
-}
-
-static PyObject *table_joined_since(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:joined_since", &index) ||
-        (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    return PyLong_FromLongLong(PN_GET(slot->joined_since_ns));
-}
-
-static PyObject *table_code_ended(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    long long at_ns = 0;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n|L:code_ended", &index, &at_ns) ||
-        (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    if (at_ns != 0)
-        atomic_store(&slot->code_ended_ns, at_ns);
-    return PyLong_FromLongLong(atomic_load(&slot->code_ended_ns));
-}
-
-static PyObject *table_recorded(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    return PyBool_FromLong((long)PN_GET(((Table *)object)->table->recorded));
-}
-
-static PyObject *table_full(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    return PyBool_FromLong((long)PN_GET(((Table *)object)->table->full));
-}
-
-static PyObject *table_set_full(PyObject *object, PyObject *args)
-{
-    int on = 0;
-    if (!PyArg_ParseTuple(args, "p:set_full", &on))
-        return NULL;
-    atomic_store(&((Table *)object)->table->full, (uint32_t)on);
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_set_recorded(PyObject *object, PyObject *args)
-{
-    int on;
-    if (!PyArg_ParseTuple(args, "p:set_recorded", &on))
-        return NULL;
-    atomic_store(&((Table *)object)->table->recorded, (uint32_t)on);
-    Py_RETURN_NONE;
-}
-
-/* --- life words --- */
-
-static PyObject *table_life(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:life", &index) || (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    return PyLong_FromLong(pn_life_read(slot));
-}
-
-static PyObject *table_drop_life(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "n:drop_life", &index) || (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    int result = pn_life_drop(slot);
-    if (result < 0)
-        return pn_os_error(result, "this thread does not hold the life word");
-    Py_RETURN_NONE;
-}
-
-static PyObject *table_watch_life(PyObject *object, PyObject *args)
-{
-    Py_ssize_t index;
-    int eventfd;
-    struct pn_slot *slot;
-    if (!PyArg_ParseTuple(args, "ni:watch_life", &index, &eventfd) ||
-        (slot = slot_at(object, index)) == NULL)
-        return NULL;
-    ((Table *)object)->pinned = 1;
-    int result = pn_life_watch(slot, eventfd);
-    if (result < 0)
-        return pn_os_error(result, "cannot start a thread that watches a life word");
-    Py_RETURN_NONE;
-}
+/* --- the class --- */
 
 static PyMethodDef table_methods[] = {
     {"create", table_create, METH_VARARGS | METH_CLASS, NULL},
@@ -576,18 +425,18 @@ static PyMethodDef table_methods[] = {
     {"wait", table_wait, METH_VARARGS, NULL},
     {"state", table_state, METH_VARARGS, NULL},
     {"read", table_read, METH_VARARGS, NULL},
-    {"begin_wait", table_begin_wait, METH_VARARGS, NULL},
-    {"end_wait", table_end_wait, METH_VARARGS, NULL},
-    {"waits", table_waits, METH_VARARGS, NULL},
-    {"joined_since", table_joined_since, METH_VARARGS, NULL},
-    {"code_ended", table_code_ended, METH_VARARGS, NULL},
-    {"full", table_full, METH_NOARGS, NULL},
-    {"set_full", table_set_full, METH_VARARGS, NULL},
-    {"recorded", table_recorded, METH_NOARGS, NULL},
-    {"set_recorded", table_set_recorded, METH_VARARGS, NULL},
-    {"life", table_life, METH_VARARGS, NULL},
-    {"drop_life", table_drop_life, METH_VARARGS, NULL},
-    {"watch_life", table_watch_life, METH_VARARGS, NULL},
+    {"begin_wait", pn_table_begin_wait, METH_VARARGS, NULL},
+    {"end_wait", pn_table_end_wait, METH_VARARGS, NULL},
+    {"waits", pn_table_waits, METH_VARARGS, NULL},
+    {"joined_since", pn_table_joined_since, METH_VARARGS, NULL},
+    {"code_ended", pn_table_code_ended, METH_VARARGS, NULL},
+    {"full", pn_table_full, METH_NOARGS, NULL},
+    {"set_full", pn_table_set_full, METH_VARARGS, NULL},
+    {"recorded", pn_table_recorded, METH_NOARGS, NULL},
+    {"set_recorded", pn_table_set_recorded, METH_VARARGS, NULL},
+    {"life", pn_table_life, METH_VARARGS, NULL},
+    {"drop_life", pn_table_drop_life, METH_VARARGS, NULL},
+    {"watch_life", pn_table_watch_life, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

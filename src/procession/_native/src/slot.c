@@ -6,13 +6,6 @@
 #include "kernel.h"
 #include "table.h"
 
-int64_t pn_now_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static const uint32_t *futex_of(const struct pn_slot *slot)
 {
     const uint32_t *halves = (const uint32_t *)(const void *)&slot->word;

@@ -9,6 +9,7 @@
 
 #include "format.h"
 #include "futex.h"
+#include "kernel.h"
 
 /* --- the table (table.c) --- */
 
@@ -110,8 +111,6 @@ struct pn_view {
 };
 
 void pn_slot_read(const struct pn_slot *slot, struct pn_view *ret_view);
-
-int64_t pn_now_ns(void);
 
 /* --- its life word (life.c) --- */
 
