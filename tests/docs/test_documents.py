@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import procession
 from benchmarks import failure_table, orphans_of_peers
 from benchmarks.pools import OURS, PEERS, STANDARD
 from tests.contract.programs import METHODS, run_command, run_text
@@ -107,6 +108,15 @@ def test_what_stands_in_the_how_to_pages_works(root: Path, tmp_path: Path) -> No
         (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
         done = run_text(tmp_path, program + more)
         assert done.lines == [said], done.err
+
+
+def test_every_new_public_name_is_in_the_reference(root: Path) -> None:
+    text = (root / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\.\. auto\w+:: procession\.(\w+)", text, flags=re.MULTILINE))
+    missing = {
+        name for name, module in procession._FROM_MODULES.items() if not {name, module} & named
+    }
+    assert not missing
 
 
 SERVICE = """
