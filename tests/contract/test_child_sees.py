@@ -96,6 +96,45 @@ def test_a_child_sees_what_main_sees_at_its_start(method: str, tmp_path: Path) -
     assert finished.lines == ["over"], finished.err
 
 
+NESTED = """
+import os, sys, warnings
+import procession
+
+def look():
+    filters = [f[2].__name__ for f in warnings.filters[:1]]
+    return os.path.basename(os.getcwd()), os.environ.get("A"), os.environ.get("B"), filters
+
+def call(target, *args):
+    process = procession.get_context(sys.argv[1]).Process(target=target, args=args)
+    process.start()
+    return process.result(30)
+
+def change_and_look():
+    os.mkdir("below")
+    os.chdir("below")
+    os.environ["B"] = "b"
+    warnings.simplefilter("ignore", ResourceWarning)
+    return call(look)
+
+if __name__ == "__main__":
+    call(look)
+    os.environ["A"] = "a"
+    print(call(change_and_look))
+    print(call(call, look)[1:3])
+"""
+
+
+@each_method
+def test_a_childs_child_sees_what_its_own_starter_sees(method: str, tmp_path: Path) -> None:
+    """Also what differs from the time at which the keeper was started."""
+    with running(write(tmp_path, NESTED), method, cwd=tmp_path) as program:
+        finished = program.finish()
+    assert finished.lines == [
+        "('below', 'a', 'b', ['ResourceWarning'])",
+        "('a', None)",
+    ], finished.err
+
+
 CLOSED = """
 import os, sys
 import procession

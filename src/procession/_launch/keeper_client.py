@@ -144,6 +144,8 @@ def _inherited() -> Keeper | None:
         seat.table, seat.door, seat.index, seat.generation, seat.guard_generation, forget
     )
     keeper.credentials = seat.credentials
+    # what the zygote has is not known here: this process may have had another, and changed it
+    keeper.environ, keeper.directory, keeper.warning_filters = {}, b"", []
     return None if keeper.guard_is_dead() else keeper
 
 
