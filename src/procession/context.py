@@ -132,7 +132,9 @@ class _Context(BaseContext):
         Call it before the first process is started.
 
         Args:
-            module_names: Names as in an import statement; ``"__main__"`` is allowed.
+            module_names: Names as in an import statement. ``"__main__"`` lets main's file be run
+                there, too, once for all children, as it is where this is never called; a list
+                without it lets each child run it.
             on_error: What happens where one cannot be imported: ``"ignore"``, ``"warn"`` on
                 stderr, or ``"fail"``, which makes every start raise StartError.
 
@@ -147,7 +149,8 @@ class _Context(BaseContext):
         names = list(module_names)
         if not all(type(name) is str for name in names):
             raise TypeError("module_names must be a list of strings")
-        keeper_client.preload = names
+        keeper_client.preload = [name for name in names if name != "__main__"]
+        keeper_client.preload_main = "__main__" in names
         keeper_client.preload_on_error = on_error
 
     def Manager(self) -> Any:

@@ -42,6 +42,9 @@ class Seat:
 seat: Seat | None = None
 """This process's own seat; ``None`` in main and in what is not ours."""
 
+is_heir = False
+"""Whether main's file is being run in here for children to come: nothing may be started."""
+
 
 def serve(place: Seat, stream: channel.Socket, bell: int) -> int:
     """Wait as a spare for the start frame, then be that child.
@@ -85,7 +88,7 @@ def _execute(place: Seat, header: dict[str, Any], payload: bytearray, fds: list[
     program, arguments = header["exec"]
     memfd = os.memfd_create("procession-start", 0)  # first: one of 0-2 may be free soon
     # before it executes: it chooses the buffering of its streams by what they are
-    rest = _restore_standard_descriptors(header, fds)
+    rest = restore_standard_descriptors(header, fds)
     text = marshal.dumps(
         (
             place.table.fileno(),
@@ -126,7 +129,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             place.credentials = header["credentials"]
             rest = fds
             if not header["exec"]:
-                rest = _restore_standard_descriptors(header, fds)
+                rest = restore_standard_descriptors(header, fds)
                 _take_directory_and_environment(header, rest)
             if header["cwd"]:
                 os.close(rest.pop(0))
@@ -138,7 +141,7 @@ def _run(place: Seat, header: dict[str, Any], payload: bytes | bytearray, fds: l
             place.table.run(place.index)
             say_started(place)
             _native.set_process_name(header["comm"])
-            _take_surroundings(header["surroundings"])
+            take_surroundings(header["surroundings"])
             process = _unpickle(header, payload)
         except SystemExit as leaving:
             return last_words.say(_exit_status(leaving))
@@ -195,7 +198,7 @@ def _unpickle(header: dict[str, Any], payload: bytes | bytearray) -> Any:
     if header["replaced"]:
         importlib.import_module("procession._launch.replacement").install()
     _take_warning_filters(header["warnings"])
-    _reseed()
+    reseed()
     me = mp_process.current_process()
     me._inheriting = True  # type: ignore[attr-defined]
     try:
@@ -220,7 +223,7 @@ def parent_sentinel(place: Seat, pid: int, index: int, generation: int) -> int:
     return reading
 
 
-def _restore_standard_descriptors(header: dict[str, Any], fds: list[int]) -> list[int]:
+def restore_standard_descriptors(header: dict[str, Any], fds: list[int]) -> list[int]:
     """Put the starter's descriptors 0-2 in place; the descriptors that are left."""
     rest = list(fds)
     for number in range(3):
@@ -267,7 +270,7 @@ def _take_directory_and_environment(header: dict[str, Any], fds: list[int]) -> N
                 os.environb[key] = value
 
 
-def _take_surroundings(surroundings: bytes) -> None:
+def take_surroundings(surroundings: bytes) -> None:
     """Limits, priority, umask and the rest; then signals, the mask last of all."""
     import signal
 
@@ -293,7 +296,7 @@ def _take_warning_filters(pickled: bytes | None) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Random generators that the zygote had imported: no two children may draw the same."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

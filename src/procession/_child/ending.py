@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HONOURS_ATEXIT = sys.version_info >= (3, 13)
 
+_keeps = False
 interrupted = False
 """Whether a KeyboardInterrupt that nothing caught ends this child."""
 
@@ -166,11 +167,17 @@ def prepare_exit_functions() -> None:
     Up to 3.12 a forked child runs no exit functions at all; since 3.13 `_bootstrap` leaves even
     multiprocessing's own to atexit.
     """
-    if _HONOURS_ATEXIT:
+    if _HONOURS_ATEXIT and not _keeps:
         from multiprocessing import util
 
         atexit._clear()
         atexit.register(util._exit_function)  # type: ignore[attr-defined]
+
+
+def keep_exit_functions() -> None:
+    """What is registered now is a child's own: main's file was run ahead, and registered it."""
+    global _keeps
+    _keeps = True
 
 
 def run_exit_functions() -> None:

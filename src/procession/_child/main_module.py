@@ -33,6 +33,83 @@ def compile_ahead(path: str) -> None:
         pass  # it is no source, or a child will say what is wrong with it
 
 
+class _Standing:
+    """A main that was run in the zygote.
+
+    Attributes:
+        key: The path and the name that it was found by; the one that is not there is ``None``.
+        zygotes: The zygote's own `__main__`, in whose place it stands.
+        before, after: What its run put around `sys.path`.
+    """
+
+    __slots__ = ("after", "before", "key", "zygotes")
+
+    def __init__(self, key: tuple[Any, Any], zygotes: Any) -> None:
+        self.key = key
+        self.zygotes = zygotes
+        self.before: list[str] = []
+        self.after: list[str] = []
+
+
+_standing: _Standing | None = None
+
+
+class NotRun(Exception):
+    """Main was not run, or not so that others can have it; the text says why."""
+
+
+def run_for_others(preparation: dict[str, Any]) -> None:
+    """Run main's file in the zygote, for all children that will want this very one.
+
+    Args:
+        preparation: As of a child, of which everything else was prepared already.
+
+    Raises:
+        NotRun: It is none that `multiprocessing` runs again, or changed what it may not.
+        BaseException: What it raised.
+    """
+    global _standing
+    from multiprocessing import spawn
+
+    standing = _Standing(_key(preparation), sys.modules["__main__"])
+    path = list(sys.path)
+    code = _compiled(preparation)
+    if code is not None:
+        _run_main(preparation["init_main_from_path"], code)
+    else:
+        spawn.prepare({name: preparation[name] for name in standing_keys if name in preparation})
+    main = sys.modules["__main__"]
+    if main is standing.zygotes or sys.modules.get("__mp_main__") is not main:
+        raise NotRun("it is none that is run again")
+    at = next((n for n in range(len(sys.path)) if sys.path[n : n + len(path)] == path), None)
+    if at is None:
+        raise NotRun("it changed sys.path")
+    standing.before, standing.after = sys.path[:at], sys.path[at + len(path) :]
+    _standing = standing
+
+
+def standing() -> dict[str, Any]:
+    """Of a child's preparation the part by which it finds main already run; empty without one."""
+    if _standing is None:
+        return {}
+    return {name: value for name, value in zip(standing_keys, _standing.key, strict=True) if value}
+
+
+standing_keys = ("init_main_from_path", "init_main_from_name")
+
+
+def _key(preparation: dict[str, Any]) -> tuple[Any, Any]:
+    return preparation.get(standing_keys[0]), preparation.get(standing_keys[1])
+
+
+def _put_away(main: _Standing) -> None:
+    """This child has another main: be as if none had been run."""
+    from multiprocessing import spawn
+
+    spawn.old_main_modules.append(sys.modules.pop("__mp_main__"))  # its functions may be in use
+    sys.modules["__main__"] = main.zygotes
+
+
 def load_start(blob: bytes | bytearray, name: str) -> Any:
     """Prepare this process as its starter said, then unpickle the process object.
 
@@ -45,6 +122,24 @@ def load_start(blob: bytes | bytearray, name: str) -> Any:
     file = io.BytesIO(blob)
     kind, preparation = pickle.load(file)
     preparation["name"] = name
+    if _standing is not None and kind in ("path", "name") and _standing.key == _key(preparation):
+        for key in standing_keys:
+            preparation.pop(key, None)
+        spawn.prepare(preparation)
+        if _standing.before or _standing.after:
+            sys.path = [*_standing.before, *sys.path, *_standing.after]
+    else:
+        if _standing is not None:
+            _put_away(_standing)
+        _prepare(preparation)
+    if kind == "value":
+        _take_main(pickle.load(file))
+    return pickle.load(file)
+
+
+def _prepare(preparation: dict[str, Any]) -> None:
+    from multiprocessing import spawn
+
     code = _compiled(preparation)
     if code is not None:
         path = preparation.pop("init_main_from_path")
@@ -52,9 +147,6 @@ def load_start(blob: bytes | bytearray, name: str) -> Any:
         _run_main(path, code)
     else:
         spawn.prepare(preparation)
-    if kind == "value":
-        _take_main(pickle.load(file))
-    return pickle.load(file)
 
 
 def _state(file: int | str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from procession._keeper.forked import ForkedChildren
+    from procession._keeper.marks import Marks
 
 
 LOOK_AGAIN_MS = 100  # main says its first word within a millisecond of our start
@@ -85,7 +85,7 @@ def be_zygote(
     writer: channel.Socket,
     guard: channel.Socket,
     guard_pidfd: int,
-    forked: ForkedChildren,
+    marks: Marks,
     names: Sequence[str],
     config: dict[str, Any],
 ) -> None:
@@ -96,7 +96,7 @@ def be_zygote(
         writer: The door's writing end.
         guard: The channel to the guard.
         guard_pidfd: A pidfd of it.
-        forked: The children of start method fork.
+        marks: What is below no zygote.
         names: What is to be preloaded.
         config: What main said in BEGIN.
     """
@@ -115,7 +115,7 @@ def be_zygote(
             refusal = str(failed)
     channel.close_all(config["output"])
     zygote = Zygote(
-        table, writer, guard, guard_pidfd, forked, config["main_path"], config["modules"], refusal
+        table, writer, guard, guard_pidfd, marks, config["main_path"], config["modules"], refusal
     )
     zygote.run()
 

@@ -15,11 +15,13 @@ import time
 from procession import _native
 from procession._keeper import shutdown
 from procession._keeper.deposits import Deposits
-from procession._keeper.forked import ForkedChildren
 from procession._keeper.ledger import Ledger, identity
+from procession._keeper.marks import Marks
 from procession._keeper.reaper import Reaper
 from procession._keeper.room import Room
 from procession._keeper.segments import Segments
+from procession._keeper.watch import Watch
+from procession._keeper.zygotes import Zygotes
 from procession._kernel import procfs
 from procession._kernel.tree import Tree
 from procession._wire import channel, messages
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 FORKED_CHILDREN_LIMIT_NS = 2_000_000_000  # until what was killed and is not gone is reported
 ROOM_FOR_FORKED = 8  # descriptors: two for a child's registration, and for those at the same time
-ZYGOTES_LIMIT = 1.0  # seconds for a zygote to finish; then it is killed and the guard does it
 
 
 class Guard:
@@ -55,7 +56,6 @@ class Guard:
     ) -> None:
         self._table = table
         self._door = door
-        self._door_writer = door_writer
         self._main_pid: int = config["pid"]
         self._main_pidfd = main_pidfd
         self._config = config
@@ -65,18 +65,22 @@ class Guard:
         self._reaper = Reaper(table, self._ended, self._ledger.recorder.stopped)
         self._deposits = Deposits()
         self._segments = Segments()
-        self._owners: dict[int, tuple[channel.Socket, int]] = {}
-        self._zygotes: dict[int, tuple[int, channel.Socket]] = {}
-        """Channel's descriptor → (pid, channel); the last one started serves."""
         self._forked: dict[int, tuple[int, int, int]] = {}
         """Pidfd → (pid, index, generation) of children of start method fork."""
-        self._forked_children = ForkedChildren(table)
-        self._preloads: bool = config["zygote"]
-        """Whether somebody starts processes from the zygote; without, it has nothing to preload."""
+        self._marks = Marks(table)
         self._life = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._signals = _native.signalfd([signal.SIGCHLD])
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], bool]] = {}
+        self._watch = Watch()
+        self._zygotes = Zygotes(
+            table,
+            door_writer,
+            config,
+            self._room,
+            self._marks,
+            self._watch,
+            self._note,
+            self._adopt,
+        )
         self._goodbye: tuple[str, channel.Socket] | None = None
 
     def run(self) -> None:
@@ -100,104 +104,34 @@ class Guard:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 except OSError:
                     pass  # it is gone
-        for pid, _ in self._zygotes.values():
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self._zygotes.clear()
+        self._zygotes.kill()
         self._adopt()
         shutdown.end_everything(self._reaper)
 
     def _serve(self) -> None:
-        self._watch(self._door.fileno(), self._hear_door)
-        self._watch(self._signals, self._reap)
-        self._watch(self._main_pidfd, self._main_may_be_gone)
-        self._watch(self._life, self._main_may_be_gone)
+        self._watch.add(self._door.fileno(), self._hear_door)
+        self._watch.add(self._signals, self._reap)
+        self._watch.add(self._main_pidfd, self._main_may_be_gone)
+        self._watch.add(self._life, self._main_may_be_gone)
         if self._config["life"]:
             self._table.watch_life(messages.MAIN_SLOT, self._life)
-        if self._preloads:
-            self._start_zygote()  # main waits for it
-        else:
-            self._have_second()
+        self._zygotes.begin()
         while True:
             sweeping = self._segments.sweeping
-            events = self._epoll.poll(0 if sweeping else self._deposits.patience())
-            if sweeping and not events:
+            ready = self._watch.wait(0 if sweeping else self._patience())
+            if sweeping and not ready:
                 self._segments.sweep_on()  # what dead programs left, while nobody asks for anything
             self._deposits.look_around()
-            for fd, handler in [(fd, self._handlers[fd]) for fd, _ in events]:
-                # one of the handlers before may have closed it, and the number be another's by now
-                if self._handlers.get(fd) is handler and not handler():
-                    return
+            self._zygotes.look_around()
+            if not self._watch.act(ready):
+                return
 
-    def _watch(self, fd: int, handler: Callable[[], bool]) -> None:
-        self._handlers[fd] = handler
-        self._epoll.register(fd, select.EPOLLIN)
+    def _patience(self) -> float | None:
+        """Seconds until something is to be looked at that nobody tells of."""
+        limits = [self._deposits.patience(), self._zygotes.patience()]
+        return min((limit for limit in limits if limit is not None), default=None)
 
-    def _forget(self, fd: int) -> None:
-        self._epoll.unregister(fd)  # before the close: the open file may live on elsewhere
-        del self._handlers[fd]
-
-    # --- the zygote ------------------------------------------------------------------------
-
-    def _start_zygote(self) -> None:
-        ours, theirs = channel.message_pair()
-        me = os.pidfd_open(os.getpid())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._become_zygote(theirs, me)
-        finally:
-            theirs.close()
-            os.close(me)
-        fd = ours.fileno()
-        self._zygotes[fd] = (pid, ours)
-        self._watch(fd, lambda: self._hear_zygote(fd))
-        for link, owner in self._owners.values():
-            channel.send(ours, (messages.OWNER, owner), [link.fileno()])
-
-    def _have_second(self) -> None:
-        """Have a zygote also where it has nothing to fork: it is there if this process is killed.
-
-        Where none can be forked now, it is tried again with the next child.
-        """
-        if not self._zygotes:
-            try:
-                self._start_zygote()
-            except OSError:
-                pass
-
-    def _become_zygote(self, channel_to_guard: channel.Socket, me: int) -> None:
-        from procession._keeper import __main__ as entry
-
-        code = 1
-        try:
-            keep = [0, 1, 2, self._table.fileno(), self._door_writer.fileno()]
-            keep += self._config["output"]
-            _native.close_all_but([*keep, channel_to_guard.fileno(), me])
-            self._room.restore()  # preloaded modules and children have main's, not the guard's
-            names = self._config["preload"] if self._preloads else []
-            entry.be_zygote(
-                self._table,
-                self._door_writer,
-                channel_to_guard,
-                me,
-                self._forked_children,
-                [name for name in names if name not in self._config["skip"]],
-                self._config,
-            )
-            code = 0
-        except BaseException:
-            entry.report()
-        finally:
-            os._exit(code)
-
-    def _hear_zygote(self, fd: int) -> bool:
-        received = channel.receive(self._zygotes[fd][1])
-        if received is None:
-            self._forget(fd)  # it is dying; SIGCHLD says when it is gone
-            return True
-        self._note(received[0])
-        return True
+    # --- the zygotes' children ----------------------------------------------------------------
 
     def _note(self, message: tuple[Any, ...]) -> None:
         """What a zygote has to say."""
@@ -206,31 +140,11 @@ class Guard:
             self._ended(*rest)
         elif kind in (messages.STOPPED, messages.CONTINUED):
             self._ledger.recorder.stopped(kind, *rest)
-        elif kind == messages.RETIRED:
-            self._config["skip"] += rest
-
-    def _drain_zygote(self, sock: channel.Socket) -> None:
-        """What a zygote that is gone had said; a reset comes before it, and is no end of it."""
-        for _ in range(2):
-            while (received := _receive_now(sock)) is not None:
-                self._note(received[0])
-
-    def _zygote_ended(self, fd: int) -> None:
-        """A zygote is gone: adopt what it had, and start another if it was the one that serves."""
-        _, sock = self._zygotes.pop(fd)
-        self._drain_zygote(sock)
-        if fd in self._handlers:
-            self._forget(fd)
-        sock.close()
-        self._adopt()
-        if self._owners and not self._zygotes:
-            self._start_zygote()
-        elif self._forked:
-            self._have_second()
 
     def _adopt(self) -> None:
         """Take over the children of a zygote that is gone: they are ours by now."""
         mine = set(procfs.children(os.getpid()))
+        zygotes = self._zygotes.pids()
         for index, pid, state in self._table.pids():
             if index in (messages.MAIN_SLOT, messages.GUARD_SLOT) or state == _native.ENDED:
                 continue
@@ -241,11 +155,14 @@ class Guard:
             row = self._table.read(index)
             if row[6] & _native.FLAG_GUEST:
                 continue  # nobody's child here
+            if (status := procfs.stat(pid)) is not None and status.parent in zygotes:
+                continue  # another one's
             generation = row[1]
             if self._ledger.expects(index, generation):
                 continue  # a forked child that somebody else reaps
             if pid in mine or _is_child(pid):
                 self._reaper.children[pid] = (index, generation)
+                self._marks.add(index, generation)  # the next zygote ends it if we are killed
             elif self._table.end(index, -1, 0, 0, 0, _native.FLAG_LOST):
                 self._ended(index, generation)
 
@@ -254,10 +171,7 @@ class Guard:
             os.read(self._signals, 4096)
         except BlockingIOError:
             pass
-        for fd, (pid, _) in list(self._zygotes.items()):
-            if _has_ended(pid):
-                os.waitpid(pid, 0)
-                self._zygote_ended(fd)
+        self._zygotes.reap(forked=bool(self._forked))
         self._reaper.reap()
         return True
 
@@ -291,7 +205,10 @@ class Guard:
     def _act_on(self, message: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = message
         if kind == messages.HELLO:
-            self._welcome(rest[0], channel.adopt(fds[0]))
+            self._ledger.owner_ids.add(rest[0])
+            self._zygotes.welcome(rest[0], channel.adopt(fds[0]))
+        elif kind == messages.HEIR:
+            self._zygotes.make_heir(rest[0], rest[1], fds)
         elif kind == messages.REGISTER:
             self._register(*rest, *fds)
         elif kind == messages.OUTCOME:
@@ -346,23 +263,13 @@ class Guard:
                 except OSError:
                     pass  # it did not wait for it
 
-    def _welcome(self, owner: int, link: channel.Socket) -> None:
-        self._owners[link.fileno()] = (link, owner)
-        self._ledger.owner_ids.add(owner)
-        if not self._zygotes or (self._config["preload"] and not self._preloads):
-            self._preloads = True
-            self._start_zygote()
-        else:
-            _, zygote = list(self._zygotes.values())[-1]
-            channel.send(zygote, (messages.OWNER, owner), [link.fileno()])
-
     def _register(self, index: int, generation: int, pidfd: int, answer: int) -> None:
         row = self._table.read(index)
         self._forked[pidfd] = (row[2], index, generation)
         self._ledger.owner_ids.add(row[4])  # one that only forks says no hello
-        self._watch(pidfd, lambda: self._forked_child_ended(pidfd))
-        self._forked_children.add(index, generation)
-        self._have_second()
+        self._watch.add(pidfd, lambda: self._forked_child_ended(pidfd))
+        self._marks.add(index, generation)
+        self._zygotes.have_second()
         self._look_for_room()
         with channel.adopt(answer) as sock:
             try:
@@ -373,7 +280,7 @@ class Guard:
     def _forked_child_ended(self, pidfd: int) -> bool:
         """A child of start method fork ended; its own parent reaps it and says how."""
         _, index, generation = self._forked.pop(pidfd)
-        self._forget(pidfd)
+        self._watch.remove(pidfd)
         self._ledger.forked_child_ended(index, generation, pidfd)
         self._deposits.ended(identity(index, generation))
         if self._table.full():
@@ -429,9 +336,7 @@ class Guard:
             self._kill_forked(forked)
             # what is below a zygote ends by its hand: whichever of us is killed meanwhile, the
             # other one is there to finish it
-            for pid, zygote in self._zygotes.values():
-                self._finish_zygote(pid, zygote, messages.END)
-            self._zygotes.clear()
+            self._zygotes.finish(messages.END)
             self._adopt()
             left = shutdown.end_everything(self._reaper)
             left += forked.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
@@ -463,13 +368,12 @@ class Guard:
                 ownerless.scan(freeze=True)
                 ownerless.kill()
                 ownerless.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
-        for pid, zygote in self._zygotes.values():
-            self._finish_zygote(pid, zygote, messages.FINISH)
-        self._zygotes.clear()
+        self._zygotes.finish(messages.FINISH)
         for pidfd in list(self._forked):
             if _is_readable(pidfd):
                 self._forked_child_ended(pidfd)
         self._adopt()
+        self._reaper.end_unused(self._signals)
         self._reaper.reap()
         self._remove_segments()
         self._ledger.close("normal", let_go=procfs.children(os.getpid()))
@@ -483,31 +387,6 @@ class Guard:
             else:
                 channel.close_all(fds)
         self._segments.remove_all()
-
-    def _finish_zygote(self, pid: int, zygote: channel.Socket, word: str) -> None:
-        """Tell a zygote to go, and hear what it says until then; kill it after a limit, or at once
-        where it never had anything to do.
-        """
-        if not self._owners:
-            os.kill(pid, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(zygote.fileno(), select.POLLIN)
-        deadline = time.monotonic() + ZYGOTES_LIMIT
-        try:
-            channel.send(zygote, (word,), flags=channel.DONT_WAIT)
-            while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                received = channel.receive(zygote)
-                if received is None:
-                    break
-                self._note(received[0])
-            else:
-                os.kill(pid, signal.SIGKILL)
-        except BlockingIOError:
-            os.kill(pid, signal.SIGKILL)  # it reads nothing any more
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        os.waitpid(pid, 0)
-        self._drain_zygote(zygote)
 
 
 def _receive_now(
@@ -532,10 +411,6 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _has_ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _is_child(pid: int) -> bool:

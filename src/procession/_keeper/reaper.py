@@ -7,6 +7,7 @@ subreaper above, which does both again.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
@@ -61,6 +62,26 @@ class Reaper:
             os.waitpid(pid, 0)
             if place is not None:
                 self._on_end(*place)
+
+    def end_unused(self, signals: int) -> None:
+        """The spares that nobody has asked for go, the children stay.
+
+        Args:
+            signals: A descriptor that is readable when a child has ended.
+        """
+        unused = {
+            pid
+            for pid, (index, generation) in self.children.items()
+            if self._table.withdraw(index, generation)
+        }
+        for pid in unused:
+            os.kill(pid, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(signals, select.POLLIN)
+        # what was read tells of others, too: each time it is reaped once more
+        while self.reap() and unused & self.children.keys():
+            if poll.poll(10):
+                os.read(signals, 4096)
 
     def _see_stops(self) -> None:
         while True:

@@ -16,14 +16,13 @@ import threading
 import time
 
 from procession import _identity, _native
-from procession._child import bootstrap, inherited
+from procession._child import bootstrap, ending, inherited, main_module
 from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-ROUNDS = 10  # Python 3.11 specialises code from its eighth call on
 SCOUT_LIMIT = 1.0  # seconds; it needs a few milliseconds
 
 
@@ -103,6 +102,7 @@ class _Stage:
                 (threading, "_shutdown"),
                 (bootstrap, "seat"),
                 (inherited, "fds"),
+                (ending, "prepare_exit_functions run_exit_functions"),
                 (_identity, "_home _tables"),
                 (default, "_actual_context"),
                 (ours._default_context, "_actual_context"),
@@ -117,6 +117,8 @@ class _Stage:
         sys.argv = list(sys.argv)
         sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # it would be closed
         setattr(threading, "_shutdown", nothing)  # noqa: B010  # there is no way back from it
+        if main_module.standing():  # main's own: its children's, too
+            ending.prepare_exit_functions = ending.run_exit_functions = nothing
         me = self._process._current_process
         stand_in = object.__new__(type(me))
         stand_in.__dict__.update(me.__dict__)
@@ -139,7 +141,8 @@ class _Stage:
             preparation.pop(name, None)
         context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            parts = [("none", preparation), process]
+            preparation.update(main_module.standing())
+            parts = [("path", preparation), process]
             return b"".join(bytes(reduction.ForkingPickler.dumps(part)) for part in parts)
         finally:
             context.set_spawning_popen(None)

@@ -51,17 +51,20 @@ def warm_up(main_path: str | None, modules: Sequence[str]) -> None:
     settle()
 
 
-def rehearse() -> Iterator[None]:
+def rehearse(rounds: int = 10) -> Iterator[None]:
     """Go a child's way in this process, so that children find it gone (`rehearsal`).
 
     In steps of a millisecond or two: between them there may be more urgent work.
+
+    Args:
+        rounds: How often; Python 3.11 specialises code from its eighth call on.
     """
     global _pages
     from procession._keeper import __main__ as entry
     from procession._keeper import rehearsal
 
     try:
-        for _ in range(rehearsal.ROUNDS):
+        for _ in range(rounds):
             rehearsal.go_once()
             yield
         settle()

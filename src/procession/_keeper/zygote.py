@@ -20,14 +20,15 @@ from procession._wire import channel, messages
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn
 
-    from procession._keeper.forked import ForkedChildren
+    from procession._keeper.marks import Marks
 
 STOCK = 2  # spares an owner holds when it starts a process now and then
 MOST = 8  # spares it holds while it starts one after the other
 AT_ONCE = 4  # spares forked in a row: they share what the zygote writes to in between
-BURST_NS = 200_000_000  # two starts within this time are one burst
 UNUSED = (_native.CLAIMED, _native.SPARE)
+BURST_NS = 200_000_000  # two starts within this time are one burst
 
 
 class Owner:
@@ -72,7 +73,7 @@ class Zygote:
         door: The door's writing end, which every child inherits.
         guard: The channel to the guard.
         guard_pidfd: A pidfd of the guard.
-        forked: The children of start method fork.
+        marks: What is below no zygote.
         main_path: The file of the program's `__main__`, if children run it again.
         modules: Modules of `multiprocessing` that main had imported.
         refusal: Why no process may be started from here, or nothing.
@@ -84,7 +85,7 @@ class Zygote:
         door: channel.Socket,
         guard: channel.Socket,
         guard_pidfd: int,
-        forked: ForkedChildren,
+        marks: Marks,
         main_path: str | None,
         modules: Sequence[str],
         refusal: str = "",
@@ -94,7 +95,7 @@ class Zygote:
         self._door = door
         self._guard = guard
         self._guard_pidfd = guard_pidfd
-        self._forked = forked
+        self._marks = marks
         self._owners: dict[int, Owner] = {}
         self._reaper = Reaper(table, self._ended, self._stopped)
         self._signals = _native.signalfd([signal.SIGCHLD])
@@ -103,7 +104,10 @@ class Zygote:
         self._main_path = main_path
         self._modules = modules
         self._is_warm = False
+        self._is_retired = False
         self._rehearsal: Iterator[None] | None = None
+        self._postponed: Iterator[None] | None = None
+        """A rehearsal that is the heir's, if there comes to be one."""
 
     def run(self) -> None:
         """Serve until the guard says that the program is over, or is dead."""
@@ -141,6 +145,8 @@ class Zygote:
             for owner in self._owners.values():
                 owner.look(self._table)
             self._work()
+            if self._is_retired and not self._reaper.children and not self._reaper.reap():
+                return
 
     # --- what is heard ---------------------------------------------------------------------
 
@@ -156,8 +162,14 @@ class Zygote:
             self._owners[link.fileno()] = Owner(link, rest[0])
             self._epoll.register(link.fileno(), select.EPOLLIN)
         elif kind == messages.FINISH:
-            self._end_spares()
+            self._reaper.end_unused(self._signals)
             return False
+        elif kind == messages.HEIR:
+            self._make_heir(rest[0], rest[1], fds)
+        elif kind == messages.NO_HEIR:
+            self._rehearsal, self._postponed = self._rehearsal or self._postponed, None
+        elif kind == messages.RETIRE:
+            self._retire()
         elif kind == messages.END:
             shutdown.end_everything(self._reaper)
             return False
@@ -196,12 +208,103 @@ class Zygote:
             except StopIteration:
                 self._rehearsal = None
         elif lacking:
-            if self._reaper.children and not self._is_warm:
-                self._is_warm = True
-                spares.warm_up(self._main_path, self._modules)
-                self._rehearsal = spares.rehearse()
+            if self._reaper.children:
+                self._warm_up()
             owner = max(lacking, key=lambda o: (o.waiting, o.target - len(o.stock)))
             self._make_spare(owner)
+
+    def _warm_up(self) -> None:
+        if not self._is_warm:
+            self._is_warm = True
+            spares.warm_up(self._main_path, self._modules)
+            self._rehearsal = spares.rehearse()
+
+    def _make_heir(self, order: dict[str, Any], main: dict[str, Any], fds: list[int]) -> None:
+        """Fork the heir; the guard hears from it, or sees the end of its channel."""
+        try:
+            spares.require_one_thread()
+            if self._refusal:
+                return
+            self._warm_up()
+            self._postponed, self._rehearsal = self._rehearsal, None
+            # the guard's own child, whose parent here goes at once: what loses its parent below
+            # this process meanwhile goes there, too
+            guard, between = os.getppid(), 0
+            _native.set_subreaper(False)
+            try:
+                between = os.fork()
+                if between == 0:
+                    self._fork_heir(order, main, fds, guard)
+                os.waitpid(between, 0)
+            finally:
+                _native.set_subreaper(True)
+        except OSError:
+            pass
+        finally:
+            channel.close_all(fds)
+
+    def _fork_heir(
+        self, order: dict[str, Any], main: dict[str, Any], fds: list[int], guards_pid: int
+    ) -> NoReturn:
+        between = os.getpid()
+        try:
+            if os.fork() == 0:
+                self._be_heir(order, main, fds, between, guards_pid)
+        finally:
+            os._exit(0)
+
+    def _be_heir(
+        self,
+        order: dict[str, Any],
+        main: dict[str, Any],
+        fds: list[int],
+        between: int,
+        guards_pid: int,
+    ) -> NoReturn:
+        from procession._keeper import __main__ as entry
+
+        code = 1
+        try:
+            keep = [0, 1, 2, self._table.fileno(), self._door.fileno(), self._guard_pidfd, *fds]
+            _native.close_all_but(keep)
+            guard = channel.adopt(fds[0])
+            from procession._keeper import heir
+
+            heir.be_born(guard, between, guards_pid)
+            refusal = heir.run_main(order, main, fds[1:])
+            if refusal:
+                heir.give_up(self._table, refusal)
+            else:
+                successor = Zygote(
+                    self._table,
+                    self._door,
+                    guard,
+                    self._guard_pidfd,
+                    self._marks,
+                    self._main_path,
+                    self._modules,
+                )
+                successor._is_warm = True
+                # of a rehearsal that is over only the pages are to be found anew
+                successor._rehearsal = self._postponed or spares.rehearse(rounds=1)
+                heir.say_ready(guard)
+                successor.run()
+            code = 0
+        except BaseException:
+            entry.report()
+        finally:
+            os._exit(code)
+
+    def _retire(self) -> None:
+        """Leave the owners to the heir, and stay as long as there are children."""
+        _native.set_process_name(messages.COMM_RETIRED)
+        for fd, owner in self._owners.items():
+            self._epoll.unregister(fd)
+            owner.link.close()
+        self._owners.clear()
+        self._reaper.end_unused(self._signals)  # the heir's have main already
+        self._is_retired = True
+        self._tell_guard(messages.STEPPED_DOWN)
 
     def _make_spare(self, owner: Owner) -> None:
         reaper = self._reaper
@@ -243,37 +346,22 @@ class Zygote:
         return True
 
     def _ended(self, index: int, generation: int) -> None:
-        try:
-            channel.send(self._guard, (messages.ENDED, index, generation))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the guard is dead: its pidfd is about to say so
+        self._tell_guard(messages.ENDED, index, generation)
 
     def _stopped(self, kind: str, index: int, generation: int, at_ns: int) -> None:
-        try:
-            channel.send(self._guard, (kind, index, generation, at_ns))
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        self._tell_guard(kind, index, generation, at_ns)
 
-    def _end_spares(self) -> None:
-        """The program is over: the spares that nobody used go, the children stay."""
-        unused = {
-            pid
-            for pid, (index, generation) in self._reaper.children.items()
-            if self._table.state(index, generation) in UNUSED
-        }
-        for pid in unused:
-            os.kill(pid, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
-        while unused & self._reaper.children.keys() and self._reaper.reap():
-            if poll.poll(10):
-                os.read(self._signals, 4096)
+    def _tell_guard(self, *message: object) -> None:
+        try:
+            channel.send(self._guard, message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the guard is dead: its pidfd is about to say so
 
     def _avenge_guard(self) -> None:
         """The guard was killed: nobody would contain these any more, so they end here and now."""
         self._reaper.lost = True
         try:
-            self._forked.end()
+            self._marks.end()
         except OSError:
             pass  # not one free descriptor: what is below us needs none
         shutdown.end_everything(self._reaper)

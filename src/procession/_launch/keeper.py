@@ -25,6 +25,7 @@ Spare = tuple[int, int, int, int]
 
 SLICE_NS = 1_000_000_000  # a wait looks this often whether there is still a keeper to end it
 _ROOM_LIMIT_MS = 1000
+_WAITING = (_native.CLAIMED, _native.SPARE)
 
 
 class Keeper:
@@ -61,6 +62,10 @@ class Keeper:
         self.environ = dict(environ())
         self.warning_filters: list[Any] = list(warnings.filters)
         self.closed = False
+        self.starts = 0
+        """Children so far of start method forkserver."""
+        self.preloads_main = False
+        """Whether main's file may be run once for all children (`heirs`)."""
         self._give_up = give_up
         self._link: channel.Socket | None = None
         self._lock = threading.Lock()
@@ -93,10 +98,14 @@ class Keeper:
             while True:
                 received = _native.receive_spare(fd)
                 if isinstance(received, tuple):
-                    return received
-                if received is None:
+                    _, index, generation, stream = received
+                    if self.table.state(index, generation) in _WAITING:
+                        return received
+                    os.close(stream)  # its zygote has retired, and taken it back
+                elif received is None:
                     break
-                self._refused(received, told=False)
+                else:
+                    self._refused(received, told=False)
             while True:
                 self._say(link, messages.WAIT)
                 self._wait_for_word(link)
@@ -172,6 +181,8 @@ class Keeper:
             not why
             and self.keeper_pid
             and self.table.life(messages.GUARD_SLOT) == _native.LIFE_FREE
+            and self.table.read(messages.GUARD_SLOT)[1]
+            == self.guard_generation  # not the next one's
         ):
             status = _reap(self.keeper_pid)
             return StartError(

@@ -57,6 +57,8 @@ _KEPT_X_OPTIONS = {
 preload: list[str] = []
 """Modules that a keeper imports before its first spare (``set_forkserver_preload``)."""
 preload_on_error = "ignore"
+preload_main = True
+"""Whether main's file may be run in the keeper, once for all children (`heirs`)."""
 
 
 # --- the one keeper of this process -----------------------------------------------------------
@@ -137,6 +139,8 @@ def present() -> Keeper | None:
 def _inherited() -> Keeper | None:
     """The keeper of the program that this process is a child of."""
     bootstrap = sys.modules.get("procession._child.bootstrap")
+    if getattr(bootstrap, "is_heir", False):
+        os._exit(1)  # main's top level needs a keeper: it is run in children, which have one
     seat: Seat | None = getattr(bootstrap, "seat", None)
     if seat is None:
         return None
@@ -174,6 +178,7 @@ def _start(zygote: bool) -> Keeper:
     door, writer = channel.message_pair()
     generation = table.read(messages.MAIN_SLOT)[1]
     keeper = Keeper(table, writer, messages.MAIN_SLOT, generation, guard_generation, forget)
+    keeper.preloads_main = preload_main
     link = channel.message_pair() if zygote else None
     pidfd = os.pidfd_open(os.getpid())
     descriptors = [table.fileno(), door.fileno(), writer.fileno()]

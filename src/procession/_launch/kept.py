@@ -10,7 +10,7 @@ from multiprocessing import context, spawn
 
 from procession import _current, _native
 from procession._child.inherited import InheritedDescriptor
-from procession._launch import debugger, exit_hooks, keeper_client, replacement
+from procession._launch import debugger, exit_hooks, heirs, keeper_client, replacement
 from procession._launch.handle import Handle
 from procession._launch.keeper import environ
 from procession._wire import channel, main_module, messages, pickling, preparation
@@ -61,6 +61,8 @@ class KeptHandle(Handle):
         except OSError as error:
             raise keeper_client.refused(error) from error
         exit_hooks.install()
+        if self.method == "forkserver" and heirs.is_due(keeper):
+            heirs.ask(keeper, header, _STANDARD[header["std"]])
 
     def _command(self) -> tuple[bytes, list[bytes]] | None:
         """Program and arguments that the spare is to execute; ``None``: it goes on as it is."""

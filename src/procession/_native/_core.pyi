@@ -91,6 +91,8 @@ class Table:
         """Ask a spare to become a child; false when it has ended meanwhile. Texts are cut where a
         character begins: name and target to 95 bytes.
         """
+    def withdraw(self, index: int, generation: int, /) -> bool:
+        """Let a spare be asked for no more; false when somebody has asked, or it does not live."""
     def run(self, index: int, /) -> None:
         """Say that the user's code begins; of no effect on what was ended already."""
     def finish(self, index: int, how: int, exit_code: int, text: bytes, /) -> None:
@@ -391,6 +393,14 @@ def set_subreaper(on: bool, /) -> None:
 
 def get_subreaper() -> bool:
     """Whether this process adopts orphaned descendants."""
+
+def set_death_signal(number: int, /) -> None:
+    """The signal that this process gets when its parent's thread ends; 0: none (PR_SET_PDEATHSIG).
+    A fork has none.
+    """
+
+def fork_in_vain() -> None:
+    """Fork a process that ends at once, with the C library's fork handlers and without Python's."""
 
 def set_process_name(name: str, /) -> None:
     """Name of this thread in ps, cut to 15 bytes (PR_SET_NAME)."""

@@ -18,6 +18,8 @@ Over the *door* (everybody writes, the guard reads):
     (SEGMENT, name, inode)               named shared memory is to go with the program; with the
                                          folder it is in, held (`_kernel.segments`)
     (SEGMENT_GONE, name, inode)          it was unlinked, or is to stay
+    (HEIR, order, main)                  run main's file once, ahead of children, if that leaves
+                                         nothing; with those of 0-2 that are open
     (GOODBYE, how)                       main came to Python's own end; with a socket for the answer
     (RECORD, since_ns)                   write a recording from now on; with its file
     (RECORD_NO_MORE,)                    and no longer; with a socket for the answer
@@ -41,10 +43,13 @@ when its call has come, so that its owner need not.
 
 Between guard and zygote:
 
-    guard → zygote   (OWNER, owner); with the link      (PRELOAD, names, on_error)
+    guard → zygote   (OWNER, owner); with the link      (HEIR, order, main); with its channel, 0-2
+                     (NO_HEIR,)                         (RETIRE,)
                      (FINISH,)                          (END,)
     zygote → guard   (ENDED, index, generation)         (RETIRED, reason)
                      (STOPPED, index, generation, at_ns), (CONTINUED, …): only for the recording
+                     (STEPPED_DOWN,): it reads no link any more
+    heir → guard     (BORN, pid); with its pidfd        (READY,): from now on it is a zygote
 """
 
 from __future__ import annotations
@@ -62,6 +67,7 @@ LOST = "lost"
 DROP = "drop"
 SEGMENT = "segment"
 SEGMENT_GONE = "segment gone"
+HEIR = "heir"
 GOODBYE = "goodbye"
 RECORD = "record"
 RECORD_NO_MORE = "record no more"
@@ -78,13 +84,17 @@ WAIT = b"w"
 FAILED = "failed"
 
 OWNER = "owner"
-PRELOAD = "preload"
+NO_HEIR = "no heir"
+RETIRE = "retire"
+"""The heir is ready: serve nobody any more, and go when your children have."""
+STEPPED_DOWN = "stepped down"
 FINISH = "finish"
 """The program came to Python's own end: end the unused spares, and go."""
 END = "end"
 """Main is gone: end everything below you, and go."""
 ENDED = "ended"
 RETIRED = "retired"
+BORN = "born"
 READY = "ready"
 
 INLINE_OUTCOME = 32 * 1024  # bytes; larger ones travel in a memfd
@@ -101,6 +111,8 @@ SLOTS = 65536  # twice the kernel's default pid_max; sparse, so unused ones cost
 COMM_GUARD = "pn-guard"  # comm has room for 15 characters (prctl(2), PR_SET_NAME)
 COMM_ZYGOTE = "pn-zygote"
 COMM_SPARE = "pn-spare"
+COMM_HEIR = "pn-heir"
+COMM_RETIRED = "pn-retired"
 
 KEEPER_BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "

@@ -132,6 +132,14 @@ def dump(name: str, kind: str, here: bool) -> bytes:
     return pickled
 
 
+def plain(name: str) -> dict[str, Any] | None:
+    """The preparation of a child as it would be made now, ``None`` where others have put objects
+    of theirs in there.
+    """
+    preparation = _preparation(name)
+    return {"name": name, **preparation} if _is_plain(preparation) else None
+
+
 def _preparation(name: str) -> dict[str, Any]:
     """What `multiprocessing` tells a child to prepare, as others may have extended it."""
     default: Any = context._default_context

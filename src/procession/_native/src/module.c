@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "kernel.h"
 #include "launch.h"
@@ -52,6 +54,30 @@ static PyObject *get_subreaper(PyObject *module, PyObject *unused)
     if (prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return PyBool_FromLong(on);
+}
+
+static PyObject *set_death_signal(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int number;
+    if (!PyArg_ParseTuple(args, "i:set_death_signal", &number))
+        return NULL;
+    if (prctl(PR_SET_PDEATHSIG, (unsigned long)number, 0, 0, 0) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyObject *fork_in_vain(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    if (pid < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    Py_RETURN_NONE;
 }
 
 static PyObject *set_process_name(PyObject *module, PyObject *args)
@@ -279,6 +305,8 @@ static PyObject *copy_pages(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
     {"set_subreaper", set_subreaper, METH_VARARGS, NULL},
     {"get_subreaper", get_subreaper, METH_NOARGS, NULL},
+    {"set_death_signal", set_death_signal, METH_VARARGS, NULL},
+    {"fork_in_vain", fork_in_vain, METH_NOARGS, NULL},
     {"set_process_name", set_process_name, METH_VARARGS, NULL},
     {"set_blocked", set_blocked, METH_VARARGS, NULL},
     {"look", pn_module_look, METH_NOARGS, NULL},

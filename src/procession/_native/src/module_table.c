@@ -317,6 +317,17 @@ static PyObject *table_end(PyObject *object, PyObject *args)
     return PyBool_FromLong(pn_slot_end(((Table *)object)->table, slot, &end));
 }
 
+static PyObject *table_withdraw(PyObject *object, PyObject *args)
+{
+    Py_ssize_t index;
+    unsigned int generation;
+    struct pn_slot *slot;
+    if (!PyArg_ParseTuple(args, "nI:withdraw", &index, &generation) ||
+        (slot = slot_at(object, index)) == NULL)
+        return NULL;
+    return PyBool_FromLong(pn_slot_withdraw(((Table *)object)->table, slot, generation));
+}
+
 static PyObject *table_blame(PyObject *object, PyObject *args)
 {
     Py_ssize_t index;
@@ -420,6 +431,7 @@ static PyMethodDef table_methods[] = {
     {"run", table_run, METH_VARARGS, NULL},
     {"finish", table_finish, METH_VARARGS, NULL},
     {"end", table_end, METH_VARARGS, NULL},
+    {"withdraw", table_withdraw, METH_VARARGS, NULL},
     {"blame", table_blame, METH_VARARGS, NULL},
     {"set_flags", table_set_flags, METH_VARARGS, NULL},
     {"wait", table_wait, METH_VARARGS, NULL},

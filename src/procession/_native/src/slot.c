@@ -110,6 +110,18 @@ static uint32_t take_ending(struct pn_slot *slot)
     return 0;
 }
 
+int pn_slot_withdraw(struct pn_table *table, struct pn_slot *slot, uint32_t generation)
+{
+    uint64_t word = atomic_load(&slot->word);
+    while (pn_word_generation(word) == generation &&
+           (pn_word_state(word) == PN_CLAIMED || pn_word_state(word) == PN_SPARE))
+        if (atomic_compare_exchange_weak(&slot->word, &word, pn_word(generation, PN_ENDED, 0))) {
+            atomic_fetch_add(&table->ended_count, 1);
+            return 1;
+        }
+    return 0;
+}
+
 int pn_slot_end(struct pn_table *table, struct pn_slot *slot, const struct pn_end *end)
 {
     return pn_slot_end_of(table, slot, pn_word_generation(atomic_load(&slot->word)), end);

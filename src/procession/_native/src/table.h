@@ -68,6 +68,10 @@ struct pn_end {
     int64_t utime_ns, stime_ns, max_rss_kib;
 };
 
+/* CLAIMED or SPARE → ENDED: it can be asked for no more. 1, or 0 when somebody has asked, or it does
+ * not live. Nobody waits for such a slot. */
+int pn_slot_withdraw(struct pn_table *table, struct pn_slot *slot, uint32_t generation);
+
 /* Any living state → ENDED, and wake who waits. 1 for the one call that did it.
  *
  * The others wake the waiters, too: the first may have been killed before it came to that. So
