@@ -323,7 +323,7 @@ static PyObject *table_withdraw(PyObject *object, PyObject *args)
     unsigned int generation;
     struct pn_slot *slot;
     if (!PyArg_ParseTuple(args, "nI:withdraw", &index, &generation) ||
-        (slot = slot_at(object, index)) == NULL)
+        (slot = pn_slot_at(object, index)) == NULL)
         return NULL;
     return PyBool_FromLong(pn_slot_withdraw(((Table *)object)->table, slot, generation));
 }
