@@ -50,6 +50,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         util.Finalize(None, shutil.rmtree, (_temporary, True), exitpriority=-200)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted, also where a worker of xdist ran them."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, said in report.user_properties:
+                    if name == "counted":
+                        terminalreporter.write_line(said)
+
+
 class Belongings:
     """What this process has: processes, descriptors, threads, files."""
 

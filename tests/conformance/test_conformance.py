@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -22,12 +23,11 @@ def verdicts() -> dict[str, check.Verdict]:
 
 @pytest.mark.parametrize("method", check.EVERY)
 def test_what_passed_before_passes(
-    verdicts: dict[str, check.Verdict], method: str, capsys: pytest.CaptureFixture[str]
+    verdicts: dict[str, check.Verdict], method: str, record_property: Callable[[str, object], None]
 ) -> None:
     verdict = verdicts[method]
     if verdict.ran:
-        with capsys.disabled():
-            print(f"\nCPython's suite, part processes: {verdict}")
+        record_property("counted", f"CPython's suite, part processes: {verdict}")
     if method == check.FUTURES and not verdict.ran:
         pytest.skip("this Python comes without its tests of executors")
     if not check.stored(method).exists():
