@@ -30,6 +30,10 @@ def main() -> None:
     _native.set_process_name(messages.COMM_GUARD)
     _native.close_all_but([0, 1, 2, table_fd, door_fd, writer_fd])
     _native.set_subreaper(True)
+    try:
+        os.getcwd()
+    except OSError:  # gone: no child is started from there, and Python 3.13.0 trips over it
+        os.chdir("/")
     code = 1
     try:
         table = _native.Table.attach(table_fd)
