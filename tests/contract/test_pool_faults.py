@@ -174,8 +174,11 @@ def test_an_argument_that_cannot_be_sent_fails_its_call_alone(pool: Any) -> None
 # --- interrupts and starts that fail -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["apply", "apply_async"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(pool: Any, when: str) -> None:
+def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(
+    pool: Any, when: str, method: str
+) -> None:
     (hand,) = pool._crew.hands
     give: Callable[..., None] = hand.channel.send
 
@@ -187,7 +190,7 @@ def test_an_interrupt_while_a_call_is_given_leaves_no_worker_unused(pool: Any, w
     assert pool.apply(calls.square, (2,)) == 4
     hand.channel.send = interrupted
     with pytest.raises(KeyboardInterrupt):
-        pool.apply(calls.square, (3,))
+        getattr(pool, method)(calls.square, (3,))
     hand.channel.send = give
     assert pool.apply_async(calls.square, (4,)).get(LIMIT) == 16
     assert pool.apply(calls.square, (5,)) == 25
@@ -387,6 +390,30 @@ def test_an_interrupt_anywhere_in_a_wait_for_a_future_leaves_it_its_result() -> 
             assert interrupted_everywhere(lambda: future.result(), has_its_result) > 15
         finally:
             waited_for.set()
+
+
+def test_an_interrupt_while_the_last_call_is_given_does_not_keep_the_end(pool: Any) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    assert pool.apply(calls.square, (2,)) == 4
+    pool._crew.hands[0].channel.send = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pool.apply_async(calls.square, (3,))
+    del pool._crew.hands[0].channel.send
+    pool.close()
+    assert pool.join(LIMIT)
+
+
+def test_what_waits_to_be_told_is_told_where_no_interrupt_comes(pool: Any) -> None:
+    told: list[int] = []
+    crew = pool._crew
+    with crew._lock:
+        crew.later(lambda: told.append(threading.get_ident()))
+        result = pool.apply_async(calls.square, (4,))
+        assert not told
+    assert result.get(LIMIT) == 16
+    assert told == [crew._thread.ident]
 
 
 class Refusing(Pool):
