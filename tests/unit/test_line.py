@@ -84,6 +84,16 @@ def test_an_end_that_is_gone_says_so_for_ever_after_its_last_packet(ends: Ends) 
         ends.other.send(b"to nobody")
 
 
+def test_what_an_end_sent_before_it_went_comes_though_it_left_packets_unread(ends: Ends) -> None:
+    ends.one.send(b"never read")
+    ends.other.send(b"one")
+    ends.other.send(b"two")
+    ends.sockets[1].close()
+    for packet in (b"one", b"two", b""):
+        assert ends.one.receive(False) == packet
+        ends.one.taken()
+
+
 def test_a_packet_that_was_not_counted_is_received_all_the_same(ends: Ends) -> None:
     ends.sockets[0].send(b"its sender was killed before it counted")
     assert ends.other.receive(True) == b"its sender was killed before it counted"
@@ -108,16 +118,14 @@ def test_a_wait_ends_with_a_signals_exception_and_loses_nothing(ends: Ends) -> N
     def interrupt(number: int, frame: object) -> None:
         raise InterruptedError
 
-    before = signal.signal(signal.SIGUSR1, interrupt)
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for _ in range(20):  # while it looks, and while it sleeps
-            timer = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGUSR1))
-            timer.start()
+        for n in range(20):  # while it looks, and while it sleeps
             with pytest.raises(InterruptedError):
+                signal.setitimer(signal.ITIMER_REAL, 0.00001 + n * 0.00005)
                 ends.other.receive(True)
-            timer.join()
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGALRM, before)
     ends.one.send(b"packet")
     assert ends.other.receive(True) == b"packet"
 

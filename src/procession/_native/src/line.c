@@ -76,8 +76,14 @@ ssize_t pn_line_receive(struct pn_line *line, void *ret_bytes, size_t room, int 
                              .msg_controllen = sizeof control};
     *ret_fd = -1;
     ssize_t size = recvmsg(line->fd, &message, flags | MSG_CMSG_CLOEXEC);
+    if (size < 0 && errno == ECONNRESET) {
+        /* The other end has gone without reading all of ours. The kernel says so once, and before it
+         * hands out what that end had sent. */
+        message.msg_controllen = sizeof control;
+        size = recvmsg(line->fd, &message, flags | MSG_CMSG_CLOEXEC);
+    }
     if (size < 0)
-        return -errno;
+        return errno == ECONNRESET ? 0 : -errno;
     if (size > 0)
         line->received++;
     const struct cmsghdr *head = CMSG_FIRSTHDR(&message);

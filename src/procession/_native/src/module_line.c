@@ -112,8 +112,6 @@ static int receive(Line *self, int wait)
                                &passed);
         Py_END_ALLOW_THREADS
     } while (size == -EINTR && PyErr_CheckSignals() == 0);
-    if (size == -ECONNRESET)
-        size = 0;
     if (size < 0)
         return (int)size;
     self->size = size;
