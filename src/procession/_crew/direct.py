@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from procession._crew.encoding import Mapping, Unsent
-from procession._crew.giving import nothing
+from procession._crew.giving import main_thread, nothing
 from procession._crew.hand import Hand
 from procession._crew.hearing import Hearing
 from procession._crew.jobs import Batch, Call
 
 Take = Callable[[bool, Any], bool]
 """Takes an outcome over, ``(ok, value or exception)``; false: it does not want to."""
-
-_main = threading.main_thread().ident
 
 
 class Direct(Hearing):
@@ -142,7 +140,7 @@ class Direct(Hearing):
             self._give_back(hand)
             if message is not None and not taken:
                 self.kick()
-            elif self._jobs and threading.get_ident() != _main:
+            elif self._jobs and threading.get_ident() != main_thread:
                 self._assign()
             elif self._jobs:
                 self.kick()  # what is half given when an interrupt comes would be lost

@@ -21,6 +21,7 @@ from procession._crew.jobs import Batch, Call, Calls, Job, MapJob
 from procession._crew.staff import Staff
 from procession._crew.words import Words
 
+main_thread = threading.main_thread().ident  # the one that interrupts come to
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
 LONGEST_SLEEP = 3600.0  # epoll takes no more than 24 days
 
@@ -87,7 +88,10 @@ class Giving:
         self._after.append(what)
 
     def _tell(self) -> None:
-        """Do what waited for the lock."""
+        """Do what waited for the lock; the dispatcher does, where an interrupt might come."""
+        if self._after and threading.get_ident() == main_thread and self._wake >= 0:
+            self.kick()
+            return
         while self._after:
             with self._lock:
                 after, self._after = self._after, []
@@ -144,6 +148,12 @@ class Giving:
                 return
             text = batch.job.text(batch.items[0])
             self.later(functools.partial(self._delivery.fail, batch, 0, error.told(text)))
+        except BaseException:
+            if hand.giving:  # an interrupt: whether it was sent nobody knows
+                hand.leaving = True
+                self.later(lambda: end([hand], ()))
+                self.kick()
+            raise
         else:
             self._note_memory(hand)
         due = self._due(hand)
@@ -304,4 +314,4 @@ def nothing(batch: Batch, at: int) -> BaseException | None:
     return None
 
 
-__all__ = ["Giving", "nothing"]
+__all__ = ["Giving", "main_thread", "nothing"]
