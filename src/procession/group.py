@@ -207,7 +207,7 @@ class ProcessGroup(_process.Group):
             _current.set(None if self._outer is None else (self._pid, self._outer))
         if error is not None and not self._is_consequence(error):
             self._stop_all(self._steps_after(error))
-        interrupt = self._wait_for_the_end()
+        interrupt = self._wait_for_the_end(isinstance(error, KeyboardInterrupt))
         self._close()
         if interrupt is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise interrupt
@@ -240,8 +240,8 @@ class ProcessGroup(_process.Group):
         of = f"{count} process" if count == 1 else f"{count} processes"
         return f"{failures} {'failure' if failures == 1 else 'failures'} in a group of {of}"
 
-    def _wait_for_the_end(self) -> BaseException | None:
-        """Wait until every process has ended; an interrupt meanwhile stops them."""
+    def _wait_for_the_end(self, interrupted: bool) -> BaseException | None:
+        """Wait until every process has ended; an interrupt meanwhile stops them, another kills."""
         interrupt: BaseException | None = None
         steps: stopping.Steps | None = None
         while True:
@@ -258,8 +258,8 @@ class ProcessGroup(_process.Group):
                     self._changed.wait_for(lambda: not (self._living or self._being_started))
                 return interrupt
             except BaseException as error:  # Ctrl-C, or another signal handler's exception
-                steps = self._steps_after(error) if interrupt is None else ()
-                interrupt = interrupt or error
+                steps = () if interrupted else self._steps_after(error)
+                interrupt, interrupted = interrupt or error, True
 
     def _close(self) -> None:
         if self._outer is not None:

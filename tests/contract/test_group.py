@@ -240,6 +240,28 @@ def test_interrupts_leave_the_block_as_they_are(kind: type[BaseException]) -> No
     heard.close()
 
 
+@pytest.mark.parametrize("first", ["in the block", "while it is left"])
+def test_a_second_interrupt_kills_at_once(first: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with ProcessGroup(grace=600) as group:
+            process, heard = busy(group, target=targets.ignore_everything)
+
+            def interrupt() -> None:
+                if first != "in the block":
+                    wait_until(lambda: group._left)
+                    os.kill(os.getpid(), signal.SIGINT)
+                wait_until(lambda: group._left and group.cancelled)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            if first == "in the block":
+                raise KeyboardInterrupt
+    thread.join()
+    assert process.ending.signal == signal.SIGKILL
+    heard.close()
+
+
 def test_a_result_of_a_stopped_process_is_no_failure_of_its_own() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         with ProcessGroup() as group:
