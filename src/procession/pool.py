@@ -18,6 +18,7 @@ from procession._crew.results import (
     IMapIterator,
     IMapUnorderedIterator,
     MapResult,
+    check_waiter,
 )
 from procession._crew.threads import ThreadCrew
 from procession._crew.words import Words
@@ -222,6 +223,7 @@ class Pool(_StandardPool):  # type: ignore[misc]
         call = Call(func, tuple(args), kwds or {}, answer.finish, None, timeout)
         crew = self._crew
         if crew.encode(call) and (timeout is not None or not crew.call(call, answer.finish)):
+            check_waiter(self)
             crew.submit_encoded(call)
         return answer.get()
 

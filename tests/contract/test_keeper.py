@@ -86,6 +86,22 @@ def test_a_preload_that_leaves_a_thread_is_named_and_dropped(tmp_path: Path) -> 
     assert "preloaded module 'threaded' left a thread" in finished.err
 
 
+def test_a_preload_is_found_where_main_finds_it_and_no_path_is_too_long(tmp_path: Path) -> None:
+    """What main added to sys.path counts, and a name of a socket has no more than 107 bytes."""
+    folder = tmp_path / ("long" * 40) / "added"
+    folder.mkdir(parents=True)
+    write(folder, "", "found.py")
+    text = f"""
+        import sys
+        sys.path.append({str(folder)!r})
+        {PRELOADS.replace(chr(10), chr(10) + " " * 8)}
+            with procession.Manager() as manager:
+                print(manager.list([1]), procession.Pool(1).map(abs, [-1]))
+    """
+    finished = run_text(tmp_path, text, "forkserver", "found", env={"TMPDIR": str(folder)})
+    assert finished.lines == ["(['found'], 1)"] * 2 + ["[1] [1]"], finished.err
+
+
 def test_a_preload_that_fails_is_told_once(tmp_path: Path) -> None:
     write(tmp_path, "raise ValueError('not today')", "broken.py")
     finished = run_text(tmp_path, PRELOADS, "forkserver", "broken", "absent")

@@ -22,7 +22,15 @@ from procession import managers
 from procession.ending import Ending, How
 from procession.errors import ManagerDied
 from tests.contract import targets
-from tests.contract.programs import each_method, has_ended, running, state_of, wait_until, write
+from tests.contract.programs import (
+    each_method,
+    has_ended,
+    run_text,
+    running,
+    state_of,
+    wait_until,
+    write,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:fork copies this process")
 
@@ -371,6 +379,27 @@ def test_the_server_goes_with_a_killed_owner_and_leaves_nothing(
             program.process.wait(30)
             program.leaves_nothing()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_program_that_has_proxies_yet_ends_without_a_word(tmp_path: Path) -> None:
+    text = """
+        import procession, time
+
+        def use(things):
+            things.append(1)
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            manager = procession.Manager()
+            things, lock = manager.list(), manager.Lock()
+            procession.Process(target=use, args=(things,), daemon=True).start()
+            while not len(things):
+                time.sleep(0.01)
+            lock.acquire()
+            print("done")
+    """
+    done = run_text(tmp_path, text)
+    assert (done.code, done.lines, done.err) == (0, ["done"], "")
 
 
 def test_no_other_user_is_let_in() -> None:

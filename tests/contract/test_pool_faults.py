@@ -666,6 +666,14 @@ def test_a_pool_is_terminated_while_its_input_waits(way: str) -> None:
     go.set()
 
 
+@each_kind
+def test_much_goes_both_ways_at_once(kind: str) -> None:
+    """Neither side waits for the other to take what it sends."""
+    with Crowd(kind, "forkserver") as crowd:
+        answers = [crowd.call(calls.give, bytes(300_000)) for _ in range(60)]
+        assert {len(answer()) for answer in answers} == {300_000}
+
+
 def test_a_callback_may_end_what_calls_it(pool: Any) -> None:
     ended = threading.Event()
 
@@ -684,6 +692,39 @@ def test_a_callback_may_end_what_calls_it(pool: Any) -> None:
 
     executor.submit(calls.square, 2).add_done_callback(shut)
     assert ended.wait(LIMIT)
+
+
+WAITS: dict[str, Callable[[Any], Any]] = {
+    "get": lambda pool: pool.apply_async(calls.square, (3,)).get(),
+    "apply": lambda pool: pool.apply(calls.square, (3,)),
+    "wait": lambda pool: pool.apply_async(calls.square, (3,)).wait(),
+    "map": lambda pool: pool.map(calls.square, [3]),
+    "imap": lambda pool: next(pool.imap(calls.square, [3])),
+    "result": lambda pool: pool.submit(calls.square, 3).result(),
+    "executor's map": lambda pool: list(pool.map(calls.square, [3])),
+}
+
+
+@pytest.mark.parametrize("way", WAITS)
+def test_a_callback_that_would_wait_for_itself_is_told(way: str) -> None:
+    kind = "executor" if "result" in way or "executor" in way else "pool"
+    found: list[Any] = []
+    ended = threading.Event()
+    with Crowd(kind, "forkserver", 1) as crowd:
+
+        def wait(_: Any) -> None:
+            crowd.call(calls.sleep, 0.1)  # that no worker is free to be asked directly
+            found.append(outcome(lambda: WAITS[way](crowd.it)))
+            ended.set()
+
+        if kind == "pool":
+            crowd.it.apply_async(calls.square, (2,), callback=wait)
+        else:
+            crowd.it.submit(calls.sleep, 0.1).add_done_callback(wait)
+        assert ended.wait(LIMIT)
+        assert isinstance(found[0], RuntimeError)
+        assert "cannot wait for a call of its own pool" in str(found[0])
+        assert crowd.call(calls.square, 4)() == 16
 
 
 @each_kind

@@ -220,6 +220,18 @@ class Crew(Direct):
             return False
         return self._ended.wait(timeout)
 
+    def check_waiter(self) -> None:
+        """Refuse a wait of the thread that brings the outcomes: it would be for ever.
+
+        Raises:
+            RuntimeError: This is that thread.
+        """
+        if self._thread is threading.current_thread():
+            raise RuntimeError(
+                "a callback cannot wait for a call of its own pool: the thread that runs it is the "
+                "one that brings the outcomes. Wait with a timeout, or in another thread"
+            )
+
 
 class _Dispatcher:
     """The thread's own side; it lets go of a crew that nobody else holds.

@@ -56,6 +56,8 @@ class CallFuture(Future[Any]):
         crew, call = self._crew, self._call
         if timeout is None and crew is not None and call is not None:
             crew.attend(call, self._take)
+            if not self.done():
+                crew.check_waiter()
         return super().result(timeout)
 
     def _take(self, ok: bool, value: Any) -> bool:

@@ -49,6 +49,13 @@ class Answer:
             self._outcome = value = None
 
 
+def check_waiter(pool: Any) -> None:
+    """Refuse to wait for a call where that would be for ever; no pool: it has ended."""
+    check = getattr(getattr(pool, "_crew", None), "check_waiter", None)
+    if check is not None:
+        check()
+
+
 class AsyncResult(_standard.AsyncResult):  # type: ignore[type-arg]
     """The result of a call that may still run.
 
@@ -88,6 +95,8 @@ class AsyncResult(_standard.AsyncResult):  # type: ignore[type-arg]
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or for so many seconds."""
+        if timeout is None:
+            check_waiter(self._pool)
         self._event.wait(timeout)
 
     def get(self, timeout: float | None = None) -> Any:
@@ -102,6 +111,8 @@ class AsyncResult(_standard.AsyncResult):  # type: ignore[type-arg]
             PoolTerminated: The pool was terminated.
             BaseException: What the call raised.
         """
+        if timeout is None:
+            check_waiter(self._pool)
         if not self._event.wait(timeout):
             raise TimeoutError
         if self._success:
@@ -240,6 +251,8 @@ class IMapIterator:
                 if self._total is not None and self._index >= self._total:
                     self._pool = None
                     return None
+                if deadline is None:
+                    check_waiter(self._pool)
                 rest = None if deadline is None else deadline - time.monotonic()
                 if rest is not None and rest <= 0:
                     raise TimeoutError from None
