@@ -322,9 +322,12 @@ def _forget_the_ended() -> None:
     Costs nothing to speak of at any number of children: they are looked through only after a
     number of ends that makes up for it.
     """
-    from procession._launch.forked import reap  # a package's attribute would cost a µs each time
+    global _reap
+    if _reap is None:
+        from procession._launch.forked import reap
 
-    reap()
+        _reap = reap
+    _reap()
     children = _standard._children  # type: ignore[attr-defined]
     _sweeps.countdown -= 1
     if _sweeps.countdown <= 0:
@@ -332,6 +335,9 @@ def _forget_the_ended() -> None:
             if (popen := child._popen) is not None and popen.poll() is not None:
                 children.discard(child)
         _sweeps.countdown = len(children) // 4
+
+
+_reap: Callable[[], None] | None = None  # looked up once: an import statement takes its time
 
 
 class _Sweeps:
