@@ -181,6 +181,15 @@ def keep_exit_functions() -> None:
 
 
 def run_exit_functions() -> None:
-    """Run what the child registered, where this Python's children do."""
+    """Run what the child registered, where this Python's children do; what it prints is kept.
+
+    Python 3.13 itself loses that, with the output of finalizers, where stdout is no terminal.
+    """
     if _HONOURS_ATEXIT:
+        from multiprocessing import util
+
         atexit._run_exitfuncs()
+        try:
+            util._flush_std_streams()  # type: ignore[attr-defined]
+        except OSError:
+            pass  # nobody reads it any more
