@@ -176,6 +176,35 @@ if __name__ == "__main__":
     )
 
 
+def test_exit_functions_of_its_top_level_are_its_childrens_as_ever(tmp_path: Path) -> None:
+    """Since Python 3.13 children run what they registered; what a starter did is not theirs."""
+    finished = run_text(
+        tmp_path,
+        HEAD
+        + """
+import atexit
+
+@atexit.register
+def bye():
+    if "said" in globals():
+        print("bye", "here" if said == os.getpid() else "copy", flush=True)
+
+def say():
+    global said
+    said = os.getpid()
+    process = procession.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+
+if __name__ == "__main__":
+    until_it_runs_no_more()
+    process = start(say)
+    process.join()
+""",
+    )
+    check(finished, *(["bye here"] if sys.version_info >= (3, 13) else []))
+
+
 def test_another_main_is_run_in_its_children(tmp_path: Path) -> None:
     """Of a program that changes what its children take for their main."""
     text = (

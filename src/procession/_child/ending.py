@@ -167,7 +167,10 @@ def prepare_exit_functions() -> None:
     Up to 3.12 a forked child runs no exit functions at all; since 3.13 `_bootstrap` leaves even
     multiprocessing's own to atexit.
     """
-    if _HONOURS_ATEXIT and not _keeps:
+    global _keeps
+    if _keeps:
+        _keeps = False  # once: what this process registers is no forked child's of its own
+    elif _HONOURS_ATEXIT:
         from multiprocessing import util
 
         atexit._clear()
