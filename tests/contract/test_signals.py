@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.contract.programs import LIMIT, each_method, running, wait_until, write
+from tests.contract.programs import LIMIT, each_method, run_text, running, wait_until, write
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -273,3 +273,35 @@ def test_interrupt_and_a_handler_of_mains_own(method: str, tmp_path: Path) -> No
         assert lines == ["up", "interrupted", "went on 0", "ready"]
         os.kill(program.pid, signal.SIGTERM)
         assert program.finish().code == 9
+
+
+# --- the hang-up of an orphaned process group -----------------------------------------------------
+
+STOPPED_BESIDE = """
+import os, signal, subprocess, sys
+import procession
+def nothing():
+    pass
+if __name__ == "__main__":
+    beside = subprocess.Popen(["sleep", "600"])
+    os.kill(beside.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, beside.pid, os.WSTOPPED | os.WNOWAIT)
+    context = procession.get_context(sys.argv[1])
+    for number in range(4):
+        process = context.Process(target=nothing)
+        process.start()
+        process.join()
+        print(process.ending, flush=True)
+    beside.kill()
+    beside.wait()
+"""
+
+
+@each_method
+def test_a_stopped_process_beside_an_ended_child_hangs_nobody_up(
+    method: str, tmp_path: Path
+) -> None:
+    """main leads its session, as under systemd: no shell keeps its group from being orphaned."""
+    finished = run_text(tmp_path, STOPPED_BESIDE, method)
+    assert finished.lines == ["returned"] * 4, finished
+    assert finished.code == 0

@@ -23,7 +23,7 @@ _STATES = {
     "Z": "has ended, not reaped",
     "I": "idle",
 }
-_OURS = ("pn-guard", "pn-zygote", "pn-spare")
+_OURS = ("pn-guard", "pn-zygote", "pn-spare", "pn-anchor", "pn-heir", "pn-retired")
 _DEEPEST = 200
 
 

@@ -119,7 +119,15 @@ def be_zygote(
             refusal = str(failed)
     channel.close_all(config["output"])
     zygote = Zygote(
-        table, writer, guard, guard_pidfd, marks, config["main_path"], config["modules"], refusal
+        table,
+        writer,
+        guard,
+        guard_pidfd,
+        marks,
+        config["main_path"],
+        config["modules"],
+        config["pgid"],
+        refusal,
     )
     zygote.run()
 

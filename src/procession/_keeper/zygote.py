@@ -76,6 +76,7 @@ class Zygote:
         marks: What is below no zygote.
         main_path: The file of the program's `__main__`, if children run it again.
         modules: Modules of `multiprocessing` that main had imported.
+        pgid: main's process group, which children join.
         refusal: Why no process may be started from here, or nothing.
     """
 
@@ -88,6 +89,7 @@ class Zygote:
         marks: Marks,
         main_path: str | None,
         modules: Sequence[str],
+        pgid: int,
         refusal: str = "",
     ) -> None:
         self._refusal = refusal
@@ -103,6 +105,8 @@ class Zygote:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main_path = main_path
         self._modules = modules
+        self._pgid = pgid
+        self._anchor = 0
         self._is_warm = False
         self._is_retired = False
         self._rehearsal: Iterator[None] | None = None
@@ -119,6 +123,8 @@ class Zygote:
         finally:
             if select_ready(self._guard_pidfd):
                 self._avenge_guard()
+            else:
+                self._weigh_anchor()
 
     def _serve(self) -> None:
         while True:
@@ -283,7 +289,9 @@ class Zygote:
                     self._marks,
                     self._main_path,
                     self._modules,
+                    self._pgid,
                 )
+                successor._drop_anchor()
                 successor._is_warm = True
                 # of a rehearsal that is over only the pages are to be found anew
                 successor._rehearsal = self._postponed or spares.rehearse(rounds=1)
@@ -302,6 +310,7 @@ class Zygote:
             self._epoll.unregister(fd)
             owner.link.close()
         self._owners.clear()
+        self._weigh_anchor()  # the heir has its own
         self._reaper.end_unused(self._signals)  # the heir's have main already
         self._is_retired = True
         self._tell_guard(messages.STEPPED_DOWN)
@@ -312,6 +321,8 @@ class Zygote:
             if self._refusal:
                 raise OSError(0, self._refusal)
             spares.require_one_thread()
+            if not self._anchor:
+                self._drop_anchor()
             made = _native.fork_spares(
                 self._table,
                 owner.link.fileno(),
@@ -337,6 +348,18 @@ class Zygote:
             self._ended(*place)
         if left:
             reaper.reap()
+
+    def _drop_anchor(self) -> None:
+        """Keep the children's process group from being orphaned by the end of one of them."""
+        try:
+            self._anchor = _native.anchor(self._pgid)
+        except OSError:
+            self._anchor = -1  # the group is no more: nobody in it to be told
+
+    def _weigh_anchor(self) -> None:
+        if self._anchor > 0:
+            _native.weigh_anchor(self._anchor)
+            self._anchor = -1
 
     def _say(self, owner: Owner, message: tuple[object, ...], fds: Sequence[int] = ()) -> bool:
         try:

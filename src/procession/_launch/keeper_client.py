@@ -202,6 +202,7 @@ def _start(zygote: bool) -> Keeper:
     keeper.keeper_pid = pid if zygote else 0
     config = {
         "pid": os.getpid(),
+        "pgid": os.getpgrp(),
         "name": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
         "life": table.life(messages.MAIN_SLOT) == _native.LIFE_HELD,
         "zygote": zygote,

@@ -41,6 +41,7 @@ from procession._native._core import (
     Ring,
     Semaphore,
     Table,
+    anchor,
     apply_surroundings,
     attend,
     close_all_but,
@@ -65,6 +66,7 @@ from procession._native._core import (
     signalfd,
     spawn,
     spawn_detached,
+    weigh_anchor,
     written_pages,
 )
 
@@ -107,6 +109,7 @@ __all__ = [
     "Ring",
     "Semaphore",
     "Table",
+    "anchor",
     "apply_surroundings",
     "attend",
     "close_all_but",
@@ -131,5 +134,6 @@ __all__ = [
     "signalfd",
     "spawn",
     "spawn_detached",
+    "weigh_anchor",
     "written_pages",
 ]

@@ -402,6 +402,17 @@ def set_death_signal(number: int, /) -> None:
 def fork_in_vain() -> None:
     """Fork a process that ends at once, with the C library's fork handlers and without Python's."""
 
+def anchor(group: int, /) -> int:
+    """A process without code in a process group of this session, which is no orphan with it.
+
+    It is a child of this process, shares its memory, and ends with it. Returns its pid.
+
+    OSError: there is no such group, or no room for a process.
+    """
+
+def weigh_anchor(pid: int, /) -> None:
+    """Take it out of its group, and end it: the group notices nothing (`anchor`)."""
+
 def set_process_name(name: str, /) -> None:
     """Name of this thread in ps, cut to 15 bytes (PR_SET_NAME)."""
 

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "anchor.h"
 #include "kernel.h"
 #include "launch.h"
 #include "module_extents.h"
@@ -77,6 +78,26 @@ static PyObject *fork_in_vain(PyObject *module, PyObject *unused)
         return PyErr_SetFromErrno(PyExc_OSError);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
+    Py_RETURN_NONE;
+}
+
+static PyObject *anchor(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int group;
+    if (!PyArg_ParseTuple(args, "i:anchor", &group))
+        return NULL;
+    pid_t pid = pn_anchor(group);
+    return pid < 0 ? pn_os_error(pid, "no anchor") : PyLong_FromLong(pid);
+}
+
+static PyObject *weigh_anchor(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int pid;
+    if (!PyArg_ParseTuple(args, "i:weigh_anchor", &pid))
+        return NULL;
+    pn_weigh_anchor(pid);
     Py_RETURN_NONE;
 }
 
@@ -307,6 +328,8 @@ static PyMethodDef functions[] = {
     {"get_subreaper", get_subreaper, METH_NOARGS, NULL},
     {"set_death_signal", set_death_signal, METH_VARARGS, NULL},
     {"fork_in_vain", fork_in_vain, METH_NOARGS, NULL},
+    {"anchor", anchor, METH_VARARGS, NULL},
+    {"weigh_anchor", weigh_anchor, METH_VARARGS, NULL},
     {"set_process_name", set_process_name, METH_VARARGS, NULL},
     {"set_blocked", set_blocked, METH_VARARGS, NULL},
     {"look", pn_module_look, METH_NOARGS, NULL},
