@@ -20,8 +20,14 @@ from tests import witness
 
 PATIENCE = 3.0  # seconds in which what a test ended must be gone; a hundred times what it takes
 MARK = uuid.uuid4().hex
+_memory = witness.mark_memory(MARK)
 
-_DISTURBING = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PROCESSION_RECORDING")
+_DISTURBING = (
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "PROCESSION_RECORDING",
+    "PYTEST_ADDOPTS",  # read already; programs of tests run pytest, too
+)
 _temporary = ""
 
 

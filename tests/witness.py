@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import sys
@@ -77,7 +78,6 @@ def ours(mark: str) -> set[Being]:
     everyone = beings()
     me = everyone[os.getpid()]
     words = f"{SESSION_MARK}={mark}".encode()
-    line = _read(me.pid, "cmdline")
     return {
         being
         for being in everyone.values()
@@ -88,7 +88,7 @@ def ours(mark: str) -> set[Being]:
             _is_below(being, me.pid, everyone)
             or words in _environ(being).split(b"\0")
             # a forked copy has the environment that this process was executed with, without mark
-            or (being.session == me.session and being.start > me.start and _is_copy(being, line))
+            or (being.session == me.session and _is_copy(being, mark))
         )
     }
 
@@ -123,8 +123,21 @@ def _is_below(being: Being, root: int, everyone: dict[int, Being]) -> bool:
     return False
 
 
-def _is_copy(being: Being, line: bytes) -> bool:
-    return bool(line) and _read(being.pid, "cmdline") == line
+def mark_memory(mark: str) -> mmap.mmap:
+    """Memory by whose name a forked copy of this process is known, as long as this is held.
+
+    Another worker of pytest-xdist has the same command line.
+    """
+    fd = os.memfd_create(f"pn-test-{mark}")
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        return mmap.mmap(fd, mmap.PAGESIZE)
+    finally:
+        os.close(fd)
+
+
+def _is_copy(being: Being, mark: str) -> bool:
+    return f"memfd:pn-test-{mark}".encode() in _read(being.pid, "maps")
 
 
 def _read(pid: int, name: str) -> bytes:

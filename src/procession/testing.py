@@ -29,8 +29,6 @@ __all__ = ["StraysLeft", "no_strays", "wait_until"]
 PATIENCE = 3.0  # seconds in which what was ended must be gone; a hundred times what it takes
 _LOOK_AGAIN = 0.005  # seconds between two looks at a fact that nobody announces
 _SHARED = "/dev/shm"
-_HELPERS = (messages.COMM_GUARD, messages.COMM_ZYGOTE, messages.COMM_SPARE)
-
 _T = TypeVar("_T")
 
 
@@ -242,7 +240,7 @@ def _is_helper(stat: procfs.Stat) -> bool:
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None and stat.pid == tracker._resource_tracker._pid:
         return True
-    return stat.comm in _HELPERS
+    return stat.comm in messages.COMMS
 
 
 def _threads() -> dict[int, str]:

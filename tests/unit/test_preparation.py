@@ -18,6 +18,7 @@ from procession._wire import preparation
 def _spawning(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     context.set_spawning_popen(object())  # type: ignore[arg-type]  # keys pickle in a start only
     monkeypatch.setattr(context._default_context, "_actual_context", None)
+    monkeypatch.setattr(util, "_logger", None)  # another test may have asked for it
     yield
     context.set_spawning_popen(None)
 

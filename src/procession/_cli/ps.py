@@ -23,7 +23,6 @@ _STATES = {
     "Z": "has ended, not reaped",
     "I": "idle",
 }
-_OURS = ("pn-guard", "pn-zygote", "pn-spare", "pn-anchor", "pn-heir", "pn-retired")
 _DEEPEST = 200
 
 
@@ -135,7 +134,7 @@ def _others(known: set[int]) -> Iterator[Being]:
         parent = left.pop()
         for pid in procfs.children(parent):
             status = procfs.stat(pid)
-            if pid in known or status is None or status.comm in _OURS:
+            if pid in known or status is None or status.comm in messages.COMMS:
                 continue
             known.add(pid)
             left.append(pid)

@@ -113,6 +113,10 @@ COMM_ZYGOTE = "pn-zygote"
 COMM_SPARE = "pn-spare"
 COMM_HEIR = "pn-heir"
 COMM_RETIRED = "pn-retired"
+COMM_ANCHOR = "pn-anchor"  # src/anchor.c of the C core gives it
+
+COMMS = (COMM_GUARD, COMM_ZYGOTE, COMM_SPARE, COMM_HEIR, COMM_RETIRED, COMM_ANCHOR)
+"""The keeper's processes, and a child until it is itself."""
 
 KEEPER_BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
