@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks import targets
@@ -268,6 +269,13 @@ Benchmark(
 # --- the end of main --------------------------------------------------------------------------
 
 
+def opened(pids: Iterable[int]) -> Iterator[int]:
+    """Pidfds of those that are still there: a keeper's process may have gone meanwhile."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            yield os.pidfd_open(pid)
+
+
 def main_killed(_: Any, size: int) -> Iterator[float]:
     """From SIGKILL of main to the end of the last of so many descendants.
 
@@ -281,7 +289,7 @@ def main_killed(_: Any, size: int) -> Iterator[float]:
         )
         assert main.stdout is not None
         main.stdout.readline()  # all of them are there
-        pidfds = [os.pidfd_open(pid) for pid in below(main.pid)]
+        pidfds = list(opened(below(main.pid)))
         if len(pidfds) < size:
             raise RuntimeError(f"found {len(pidfds)} descendants instead of {size}")
         poll = select.epoll()
