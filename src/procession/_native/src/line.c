@@ -9,7 +9,7 @@
 #include "futex.h"
 #include "table.h"
 
-#define LINGER_NS 50000 /* about what a sleep and a wake-up take, and a tiny call between them */
+#define LINGER_NS 100000 /* what two sleeps and wake-ups take on a slow host, and a tiny call */
 #define LOOK 4          /* pauses between two looks */
 #define MOST_LUCK 8
 #define SELDOM 16 /* sleeps of which one is preceded by a try all the same */
