@@ -8,7 +8,6 @@ code closes descriptors it does not know.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 
@@ -23,12 +22,12 @@ from procession._keeper.segments import Segments
 from procession._keeper.watch import Watch
 from procession._keeper.zygotes import Zygotes
 from procession._kernel import procfs
+from procession._kernel.polling import is_readable
 from procession._kernel.tree import Tree
 from procession._wire import channel, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 FORKED_CHILDREN_LIMIT_NS = 2_000_000_000  # until what was killed and is not gone is reported
@@ -197,7 +196,7 @@ class Guard:
         return False
 
     def _drain_door(self) -> None:
-        while (received := _receive_now(self._door, self._look_for_room)) is not None:
+        while (received := channel.receive_now(self._door, self._look_for_room)) is not None:
             self._act_on(*received)
         if self._table.full():
             self._look_for_room()
@@ -310,7 +309,7 @@ class Guard:
 
     def _main_is_gone(self) -> bool:
         """Whether main ended, or became another program by exec."""
-        if _is_readable(self._main_pidfd):
+        if is_readable(self._main_pidfd):
             return True
         # The kernel marks the life word of a thread that ends, and then it is on its way out, or
         # that executes another program; its memory may be the old one's for a moment yet.
@@ -370,7 +369,7 @@ class Guard:
                 ownerless.wait(time.monotonic_ns() + FORKED_CHILDREN_LIMIT_NS)
         self._zygotes.finish(messages.FINISH)
         for pidfd in list(self._forked):
-            if _is_readable(pidfd):
+            if is_readable(pidfd):
                 self._forked_child_ended(pidfd)
         self._adopt()
         self._reaper.end_unused(self._signals)
@@ -380,37 +379,13 @@ class Guard:
 
     def _remove_segments(self) -> None:
         """Named shared memory goes with the program, also what was made just before its end."""
-        while (received := _receive_now(self._door)) is not None:
+        while (received := channel.receive_now(self._door)) is not None:
             (kind, *rest), fds = received
             if kind in (messages.SEGMENT, messages.SEGMENT_GONE):
                 self._act_on((kind, *rest), fds)
             else:
                 channel.close_all(fds)
         self._segments.remove_all()
-
-
-def _receive_now(
-    sock: channel.Socket, on_loss: Callable[[], object] = bool
-) -> tuple[tuple[Any, ...], list[int]] | None:
-    """A message that is there already, or ``None``.
-
-    Args:
-        sock: A channel.
-        on_loss: Called when one was lost for want of descriptors.
-    """
-    while True:
-        try:
-            return channel.receive(sock, channel.DONT_WAIT)
-        except BlockingIOError:
-            return None
-        except channel.TooManyDescriptors:
-            on_loss()  # whoever sent them is told when it asks for an answer
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _is_child(pid: int) -> bool:

@@ -15,6 +15,7 @@ import time
 from procession import _native
 from procession._keeper import shutdown, spares
 from procession._keeper.reaper import Reaper
+from procession._kernel.polling import is_readable
 from procession._wire import channel, messages
 
 TYPE_CHECKING = False
@@ -121,7 +122,7 @@ class Zygote:
         try:
             self._serve()
         finally:
-            if select_ready(self._guard_pidfd):
+            if is_readable(self._guard_pidfd):
                 self._avenge_guard()
             else:
                 self._weigh_anchor()
@@ -388,10 +389,3 @@ class Zygote:
         except OSError:
             pass  # not one free descriptor: what is below us needs none
         shutdown.end_everything(self._reaper)
-
-
-def select_ready(fd: int) -> bool:
-    """Whether a descriptor is readable now."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))

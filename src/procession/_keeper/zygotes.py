@@ -13,6 +13,7 @@ import select
 import signal
 import time
 
+from procession._kernel.polling import is_readable
 from procession._kernel.tree import Tree
 from procession._wire import channel, messages
 
@@ -118,14 +119,14 @@ class Zygotes:
             self._preloads = True
             self._start()
         else:
-            _say(self._serving()[1], (messages.OWNER, owner), [link.fileno()])
+            _say(self._running[self._serving()][1], (messages.OWNER, owner), [link.fileno()])
 
     def pids(self) -> set[int]:
         """Of those that run."""
         return {pid for pid, _ in self._running.values()}
 
-    def _serving(self) -> tuple[int, channel.Socket]:
-        return list(self._running.values())[-1]
+    def _serving(self) -> int:
+        return next(reversed(self._running))
 
     def _start(self) -> None:
         ours, theirs = channel.message_pair()
@@ -194,7 +195,7 @@ class Zygotes:
     def _drain(self, sock: channel.Socket) -> None:
         """What a zygote that is gone had said; a reset comes before it, and is no end of it."""
         for _ in range(2):
-            while (received := _receive_now(sock)) is not None:
+            while (received := channel.receive_now(sock)) is not None:
                 self._heard(received[0])
 
     def reap(self, *, forked: bool) -> None:
@@ -212,7 +213,7 @@ class Zygotes:
         """A zygote is gone: adopt what it had, and have another if it was the one that serves."""
         _, sock = self._running[fd]
         self._drain(sock)
-        served = fd == list(self._running)[-1]
+        served = fd == self._serving()
         del self._running[fd]
         self._watch.remove(fd)
         sock.close()
@@ -238,7 +239,7 @@ class Zygotes:
             if self._had_heir or not self._running or not self._owners:
                 return
             self._had_heir = True
-            parent = list(self._running)[-1]
+            parent = self._serving()
             ours, theirs = channel.message_pair()
             with theirs:
                 ask = (messages.HEIR, order, main)
@@ -287,7 +288,7 @@ class Zygotes:
         self._watch.remove(heir.channel.fileno())
         heir.channel.close()
         if heir.pidfd >= 0:
-            if not _is_readable(heir.pidfd):
+            if not is_readable(heir.pidfd):
                 _end_tree(heir.pid, heir.pidfd)
             os.close(heir.pidfd)
         if heir.parent in self._running and not heir.is_ready:
@@ -363,13 +364,6 @@ def _say(zygote: channel.Socket, message: tuple[Any, ...], fds: Sequence[int] = 
     return True
 
 
-def _receive_now(sock: channel.Socket) -> tuple[tuple[Any, ...], list[int]] | None:
-    try:
-        return channel.receive(sock, channel.DONT_WAIT)
-    except BlockingIOError:
-        return None
-
-
 def _end_tree(pid: int, pidfd: int) -> None:
     try:
         with Tree() as tree:
@@ -381,12 +375,6 @@ def _end_tree(pid: int, pidfd: int) -> None:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _has_ended(pid: int) -> bool:

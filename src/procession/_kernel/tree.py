@@ -9,6 +9,7 @@ import signal
 import time
 
 from procession._kernel import procfs
+from procession._kernel.polling import is_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Tree:
 
     def _has_ended(self, pid: int) -> bool:
         try:
-            return self._with_pidfd(pid, _is_readable)
+            return self._with_pidfd(pid, is_readable)
         except ProcessLookupError:
             return True
 
@@ -224,9 +225,3 @@ class Tree:
         except PermissionError:
             if pid not in self.unkillable:
                 self.unkillable.append(pid)
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))

@@ -7,13 +7,13 @@ sentinel, poll, wait, terminate, kill, interrupt, close, duplicate_for_child.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import threading
 import time
 from multiprocessing import util
 
 from procession import _native
+from procession._kernel.polling import is_readable
 from procession._launch.keeper import SLICE_NS
 from procession._wire import messages
 from procession.ending import Ending, How, Rusage, from_status
@@ -89,7 +89,7 @@ class Handle:
             if not self._has_ended():
                 if flag != os.WNOHANG:
                     return self.wait(None)
-                if self._pidfd < 0 or not _is_readable(self._pidfd, 0):
+                if self._pidfd < 0 or not is_readable(self._pidfd):
                     return None
                 # the sentinel is ready: whoever saw that may ask for the exit code at once, which
                 # is in the table as soon as the reaper has been there
@@ -169,7 +169,7 @@ class Handle:
             return
         self._send(signal.SIGKILL)
         fd = self.sentinel
-        if _is_readable(fd, 10_000):
+        if is_readable(fd, 10_000):
             table.end(self._index, -1, 0, 0, 0, _native.FLAG_LOST)
 
     def _settle(self) -> None:
@@ -280,9 +280,3 @@ class Handle:
             self.close()
         except (AttributeError, OSError, TypeError):
             pass  # half-made, closed by the user's own closerange, or our modules are gone already
-
-
-def _is_readable(fd: int, milliseconds: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(milliseconds))

@@ -18,7 +18,7 @@ from procession import _native
 
 TYPE_CHECKING = False  # `typing` costs milliseconds that a keeper's start does not have
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 DONT_WAIT = _socket.MSG_DONTWAIT
@@ -98,6 +98,22 @@ def receive(sock: Socket, flags: int = 0, room: int = _MAX_MESSAGE) -> tuple[Any
     """
     received = receive_bytes(sock, flags, room)
     return None if received is None else (marshal.loads(received[0]), received[1])
+
+
+def receive_now(sock: Socket, on_loss: Callable[[], object] = bool) -> tuple[Any, list[int]] | None:
+    """A message that is there already, or ``None``.
+
+    Args:
+        sock: A channel.
+        on_loss: Called when one was lost for want of descriptors.
+    """
+    while True:
+        try:
+            return receive(sock, DONT_WAIT)
+        except BlockingIOError:
+            return None
+        except TooManyDescriptors:
+            on_loss()  # whoever sent them is told when it asks for an answer
 
 
 def receive_bytes(sock: Socket, flags: int, room: int) -> tuple[bytes, list[int]] | None:
