@@ -22,7 +22,7 @@ SESSION_MARK = "PROCESSION_TEST_SESSION"
 _PF_KTHREAD = 0x200000  # include/linux/sched.h
 _EXEC_LIMIT = 2.0  # seconds; an execve(2) takes a millisecond, unless the machine is loaded
 
-KEEPER_NAMES = {"pn-guard", "pn-zygote", "pn-spare", "pn-anchor"}
+KEEPER_NAMES = {"pn-guard", "pn-zygote", "pn-spare", "pn-heir", "pn-retired", "pn-anchor"}
 
 
 class Being(NamedTuple):

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from procession import _native
+from procession._wire import messages
 from tests.contract.programs import wait_until
 
 
@@ -29,7 +30,7 @@ def test_it_is_in_the_group_has_no_descriptor_and_leaves_no_trace(group: int) ->
     try:
         assert os.getpgid(pid) == group
         assert os.listdir(f"/proc/{pid}/fd") == []
-        assert Path(f"/proc/{pid}/comm").read_text() == "pn-anchor\n"
+        assert Path(f"/proc/{pid}/comm").read_text() == f"{messages.COMM_ANCHOR}\n"
         assert os.listdir("/proc/self/task") == threads
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGSTOP, signal.SIGCONT):

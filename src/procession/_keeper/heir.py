@@ -34,7 +34,7 @@ def be_born(guard: channel.Socket, between: int, guards_pid: int) -> None:
         between: The pid of who forked it, and is about to go.
         guards_pid: The guard's pid.
     """
-    while os.getppid() == between:
+    while os.getppid() == between:  # it only has to exit, and a parent's end wakes nobody
         time.sleep(0.0002)
     _native.set_death_signal(signal.SIGKILL)
     if os.getppid() != guards_pid:

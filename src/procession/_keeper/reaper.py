@@ -7,12 +7,14 @@ subreaper above, which does both again.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 
 from procession import _native
 from procession._kernel import memory
+from procession._kernel.polling import is_readable
+
+_UNUSED_LIMIT = 1.0  # seconds for spares that were killed to be gone; they hold nothing up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,11 +78,10 @@ class Reaper:
         }
         for pid in unused:
             os.kill(pid, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(signals, select.POLLIN)
+        deadline = time.monotonic() + _UNUSED_LIMIT
         # what was read tells of others, too: each time it is reaped once more
-        while self.reap() and unused & self.children.keys():
-            if poll.poll(10):
+        while self.reap() and unused & self.children.keys() and time.monotonic() < deadline:
+            if is_readable(signals, 10):
                 os.read(signals, 4096)
 
     def _see_stops(self) -> None:
