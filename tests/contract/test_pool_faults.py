@@ -405,7 +405,8 @@ def test_an_interrupt_while_the_last_call_is_given_does_not_keep_the_end(pool: A
     assert pool.join(LIMIT)
 
 
-def test_what_waits_to_be_told_is_told_where_no_interrupt_comes(pool: Any) -> None:
+def told_where_no_interrupt_comes(pool: Any) -> bool:
+    """Whether the dispatcher, and not this thread, tells what waits to be told."""
     told: list[int] = []
     crew = pool._crew
     with crew._lock:
@@ -413,7 +414,25 @@ def test_what_waits_to_be_told_is_told_where_no_interrupt_comes(pool: Any) -> No
         result = pool.apply_async(calls.square, (4,))
         assert not told
     assert result.get(LIMIT) == 16
-    assert told == [crew._thread.ident]
+    return told == [crew._thread.ident]
+
+
+def test_what_waits_to_be_told_is_told_where_no_interrupt_comes(pool: Any) -> None:
+    assert told_where_no_interrupt_comes(pool)
+
+
+def _told_in_a_copy() -> bool:
+    with procession.get_context("forkserver").Pool(1) as pool:
+        return told_where_no_interrupt_comes(pool)
+
+
+def test_so_it_is_in_a_copy_that_was_forked_beside_the_main_thread() -> None:
+    """There the forking thread is the main one, and interrupts come to it."""
+    process = procession.get_context("fork").Process(target=_told_in_a_copy)
+    thread = threading.Thread(target=process.start)
+    thread.start()
+    thread.join()
+    assert process.result(LIMIT)
 
 
 class Refusing(Pool):
@@ -692,6 +711,24 @@ def test_a_callback_may_end_what_calls_it(pool: Any) -> None:
 
     executor.submit(calls.square, 2).add_done_callback(shut)
     assert ended.wait(LIMIT)
+
+
+@pytest.mark.parametrize("kind_of", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_is_left_by_no_exception_ends_no_other_call(
+    kind_of: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, *_: told.append(kind))
+
+    def leave(_: Any) -> None:
+        raise kind_of
+
+    with ProcessPoolExecutor(1, procession.get_context("forkserver")) as executor:
+        futures = [executor.submit(calls.sleep, 0.05), executor.submit(calls.square, 2)]
+        futures[0].add_done_callback(leave)
+        assert futures[1].result(LIMIT) == 4
+        assert executor.submit(calls.square, 3).result(LIMIT) == 9
+    assert told == [kind_of]
 
 
 WAITS: dict[str, Callable[[Any], Any]] = {

@@ -5,17 +5,15 @@ Always without the crew's lock: unpickling runs the users' code.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from procession._crew import encoding
 from procession._crew.encoding import Mapping
 from procession._crew.hand import Done
+from procession._crew.interrupts import is_interrupt
 from procession._crew.jobs import Batch, Call, Job, MapJob
 from procession._crew.words import Words
 from procession._wire.outcome import load_outcome, remote_text
-
-_main = threading.main_thread().ident
 
 
 class Delivery:
@@ -64,8 +62,8 @@ class Delivery:
             try:
                 return True, encoding.unpack(outcome, mapping)
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and threading.get_ident() == _main:
-                    raise  # it is for whoever waits here
+                if is_interrupt(error):
+                    raise
                 return False, self._words.unloadable(job.text(item), error)
         kind, *rest = outcome
         blob = rest[-1]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import select
-import threading
 from collections.abc import Callable
 from typing import Any
 
+from procession._crew import interrupts
 from procession._crew.encoding import Mapping, Unsent
-from procession._crew.giving import main_thread, nothing
+from procession._crew.giving import nothing
 from procession._crew.hand import Hand
 from procession._crew.hearing import Hearing
 from procession._crew.jobs import Batch, Call
@@ -140,7 +140,7 @@ class Direct(Hearing):
             self._give_back(hand)
             if message is not None and not taken:
                 self.kick()
-            elif self._jobs and threading.get_ident() != main_thread:
+            elif self._jobs and not interrupts.may_come():
                 self._assign()
             elif self._jobs:
                 self.kick()  # what is half given when an interrupt comes would be lost

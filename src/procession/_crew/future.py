@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import _base as _standard
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from procession._crew.crew import Crew
+from procession._crew.interrupts import is_interrupt
 from procession._crew.jobs import Call
 from procession._crew.words import again
 
@@ -95,6 +97,10 @@ class CallFuture(Future[Any]):
         except InvalidStateError:  # it was cancelled, or somebody has waited for it directly
             with self._condition:
                 self._condition.notify_all()
+        except BaseException as error:  # of a callback: no other call's end is to be lost by it
+            if is_interrupt(error):
+                raise
+            sys.excepthook(*sys.exc_info())
 
 
 __all__ = ["CallFuture"]

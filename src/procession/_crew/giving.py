@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from procession._crew import interrupts
 from procession._crew.delivery import Delivery
 from procession._crew.encoding import Packer, Unsent
 from procession._crew.hand import Hand, end
@@ -21,7 +22,6 @@ from procession._crew.jobs import Batch, Call, Calls, Job, MapJob
 from procession._crew.staff import Staff
 from procession._crew.words import Words
 
-main_thread = threading.main_thread().ident  # the one that interrupts come to
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
 LONGEST_SLEEP = 3600.0  # epoll takes no more than 24 days
 
@@ -89,7 +89,7 @@ class Giving:
 
     def _tell(self) -> None:
         """Do what waited for the lock; the dispatcher does, where an interrupt might come."""
-        if self._after and threading.get_ident() == main_thread and self._wake >= 0:
+        if self._after and interrupts.may_come() and self._wake >= 0:
             self.kick()
             return
         while self._after:
@@ -314,4 +314,4 @@ def nothing(batch: Batch, at: int) -> BaseException | None:
     return None
 
 
-__all__ = ["Giving", "main_thread", "nothing"]
+__all__ = ["Giving", "nothing"]
