@@ -305,3 +305,43 @@ def test_a_stopped_process_beside_an_ended_child_hangs_nobody_up(
     finished = run_text(tmp_path, STOPPED_BESIDE, method)
     assert finished.lines == ["returned"] * 4, finished
     assert finished.code == 0
+
+
+ANCHOR_KILLED = """
+import os, signal, sys
+import psutil
+import procession
+def nothing():
+    pass
+def is_ours(pid):
+    try:
+        return os.getpgid(pid) == os.getpgrp()
+    except ProcessLookupError:
+        return False
+def anchors():
+    return {it.pid for it in psutil.process_iter(["name"])
+            if it.info["name"] == "pn-anchor" and is_ours(it.pid)}
+def run():
+    process = context.Process(target=nothing)
+    process.start()
+    process.join()
+if __name__ == "__main__":
+    context = procession.get_context(sys.argv[1])
+    killed = set()
+    for _ in range(4):
+        for _ in range(40):
+            run()
+            if alive := anchors() - killed:
+                break
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+        killed |= alive
+        print(len(alive) > 0)
+"""
+
+
+def test_what_keeps_the_group_from_being_orphaned_is_made_again(tmp_path: Path) -> None:
+    """More than once: an heir brings one, too."""
+    finished = run_text(tmp_path, ANCHOR_KILLED, "forkserver")
+    assert finished.lines == ["True"] * 4, finished
+    assert finished.code == 0

@@ -29,6 +29,7 @@ class Reaper:
         on_end: Called with (index, generation) of each process of the table that has ended.
         on_stop: Called with "stopped" or "continued", (index, generation) and the time of each one
             that was, while a recording is written.
+        on_other: Called with the pid of each one that is not of the table, before it is forgotten.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Reaper:
         table: _native.Table,
         on_end: Callable[[int, int], None],
         on_stop: Callable[[str, int, int, int], None],
+        on_other: Callable[[int], None] | None = None,
     ) -> None:
         self._table = table
         self._on_end = on_end
         self._on_stop = on_stop
+        self._on_other = on_other
         self._oom_kills = memory.oom_kills()
         self.children: dict[int, tuple[int, int]] = {}
         """Pid → (index, generation) of the processes of the table that are to be reaped here."""
@@ -61,6 +64,8 @@ class Reaper:
             place = self.children.pop(pid, None)
             if place is not None:
                 self._tell(place, status, utime_ns, stime_ns, max_rss_kib)
+            elif self._on_other is not None:
+                self._on_other(pid)
             os.waitpid(pid, 0)
             if place is not None:
                 self._on_end(*place)

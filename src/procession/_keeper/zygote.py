@@ -100,7 +100,7 @@ class Zygote:
         self._guard_pidfd = guard_pidfd
         self._marks = marks
         self._owners: dict[int, Owner] = {}
-        self._reaper = Reaper(table, self._ended, self._stopped)
+        self._reaper = Reaper(table, self._ended, self._stopped, self._other_ended)
         self._signals = _native.signalfd([signal.SIGCHLD])
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -108,6 +108,7 @@ class Zygote:
         self._modules = modules
         self._pgid = pgid
         self._anchor = 0
+        """Its pid; 0: to be made with the next spare; -1: none is wanted."""
         self._is_warm = False
         self._is_retired = False
         self._rehearsal: Iterator[None] | None = None
@@ -354,8 +355,10 @@ class Zygote:
         """Keep the children's process group from being orphaned by the end of one of them."""
         try:
             self._anchor = _native.anchor(self._pgid)
-        except OSError:
+        except PermissionError:
             self._anchor = -1  # the group is no more: nobody in it to be told
+        except OSError:
+            pass  # no room for it: tried again with the next spare
 
     def _weigh_anchor(self) -> None:
         if self._anchor > 0:
@@ -371,6 +374,10 @@ class Zygote:
 
     def _ended(self, index: int, generation: int) -> None:
         self._tell_guard(messages.ENDED, index, generation)
+
+    def _other_ended(self, pid: int) -> None:
+        if pid == self._anchor:
+            self._anchor = 0  # killed by somebody; the pid may be another process's soon
 
     def _stopped(self, kind: str, index: int, generation: int, at_ns: int) -> None:
         self._tell_guard(kind, index, generation, at_ns)
