@@ -19,13 +19,18 @@ def _spawning(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     context.set_spawning_popen(object())  # type: ignore[arg-type]  # keys pickle in a start only
     monkeypatch.setattr(context._default_context, "_actual_context", None)
     monkeypatch.setattr(util, "_logger", None)  # another test may have asked for it
+    monkeypatch.setattr(preparation, "_last", None)
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None, raising=False)  # as if pytest was no module
     yield
     context.set_spawning_popen(None)
 
 
 def fresh() -> dict[str, Any]:
+    default: Any = context._default_context
+    actual = default._actual_context
     made = spawn.get_preparation_data("name")
-    context._default_context._actual_context = None  # type: ignore[attr-defined]
+    default._actual_context = actual  # it would be a change by itself
     del made["dir"], made["name"]
     return made
 
@@ -62,6 +67,11 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
         "_actual_context",
         context._concrete_contexts["spawn"],  # type: ignore[attr-defined]
     ),
+    "standard start method": lambda patch: patch.setattr(
+        context._default_context,
+        "_default_context",
+        context._concrete_contexts["spawn"],  # type: ignore[attr-defined]
+    ),
     "file of main": lambda patch: patch.setattr(
         sys.modules["__main__"], "__file__", "/other.py", raising=False
     ),
@@ -79,8 +89,7 @@ def test_a_change_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fresh()
     assert dumped() == before
     CHANGES[name](monkeypatch)
-    after = spawn.get_preparation_data("name")
-    del after["dir"], after["name"]
+    after = fresh()
     assert after != before
     assert dumped() == after
 
@@ -95,6 +104,29 @@ def test_unchanged_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = preparation.dump("one", "path", here=True)
     monkeypatch.setattr(preparation, "_preparation", None)
     assert preparation.dump("other", "path", here=True) is first
+
+
+def test_where_the_function_looks_at_more_than_we_know_it_is_made_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it may in a later Python."""
+    monkeypatch.setattr(preparation, "_LOOKS_AT", preparation._LOOKS_AT - {"_log_to_stderr"})
+    monkeypatch.setattr(preparation, "_sources", None)  # what that looks at may be gone
+    assert dumped() == fresh()
+    assert preparation._last is None
+
+
+def test_what_may_change_unseen_is_pickled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Argument(str):
+        pass
+
+    argument = Argument("one")
+    monkeypatch.setattr(sys, "argv", [argument])
+    monkeypatch.setitem(globals(), "Argument", Argument)
+    Argument.__qualname__ = "Argument"
+    dumped()
+    argument.said = "two"  # type: ignore[attr-defined]
+    assert dumped()["sys_argv"][0].said == "two"
 
 
 def test_nobody_starts_while_importing_main(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,59 +47,35 @@ _LOOKS_AT = frozenset(
         "util",
     )
 )
-"""All that the standard library's own function looks at: `_Prepared.holds` looks at no less."""
+"""All that the standard library's own function looks at: `_sources` looks at no less."""
 
 
-class _Prepared:
-    """A preparation that was pickled, and what it was made of."""
-
-    def __init__(self, kind: str) -> None:
-        main: Any = sys.modules["__main__"]
-        default: Any = context._default_context
-        me: Any = process._current_process  # type: ignore[attr-defined]
-        self.pickled = b""
-        self._kind = kind
-        self._function = spawn.get_preparation_data
-        self._main = main
-        self._spec = getattr(main, "__spec__", None)
-        self._name = getattr(self._spec, "name", None)
-        self._file = getattr(main, "__file__", None)
-        self._me = me
-        self._key = me._config.get("authkey")
-        self._path = list(sys.path)
-        self._argv = list(sys.argv)
-        self._home = process.ORIGINAL_DIR  # type: ignore[attr-defined]
-        self._default = default._default_context
-        self._actual = default._actual_context
-        self._logs = util._log_to_stderr  # type: ignore[attr-defined]
-
-    def holds(self, kind: str) -> bool:
-        """Whether it is what would be made now, by whoever has not replaced what makes it."""
-        main: Any = sys.modules.get("__main__")
-        default: Any = context._default_context
-        me: Any = process._current_process  # type: ignore[attr-defined]
-        spec = getattr(main, "__spec__", None)
-        return bool(
-            kind == self._kind
-            and spawn.get_preparation_data is self._function
-            and main is self._main
-            and spec is self._spec
-            and getattr(spec, "name", None) == self._name
-            and getattr(main, "__file__", None) == self._file
-            and me is self._me
-            and me._config.get("authkey") == self._key
-            and not hasattr(me, "_inheriting")
-            and sys.path == self._path
-            and sys.argv == self._argv
-            and self._home == process.ORIGINAL_DIR  # type: ignore[attr-defined]
-            and default._default_context is self._default
-            and default._actual_context is self._actual
-            and util._log_to_stderr == self._logs  # type: ignore[attr-defined]
-            and util._logger is None  # type: ignore[attr-defined]
-        )
+def _sources(kind: str) -> tuple[Any, ...]:
+    """What the standard library's own function makes a preparation of."""
+    main: Any = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    default: Any = context._default_context
+    me = process.current_process()
+    logger: Any = util._logger  # type: ignore[attr-defined]
+    return (
+        kind,
+        spawn.get_preparation_data,
+        getattr(spec, "name", None),
+        getattr(main, "__file__", None),
+        me.authkey,
+        getattr(me, "_inheriting", False),  # then nothing may be started
+        sys.path,
+        sys.argv,
+        process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+        default._default_context,
+        default._actual_context,
+        util._log_to_stderr,  # type: ignore[attr-defined]
+        None if logger is None else logger.getEffectiveLevel(),
+    )
 
 
-_last: _Prepared | None = None
+_last: tuple[tuple[Any, ...], bytes] | None = None
+"""What the last preparation was made of, and its pickle."""
 
 
 def dump(name: str, kind: str, here: bool) -> bytes:
@@ -114,9 +90,11 @@ def dump(name: str, kind: str, here: bool) -> bytes:
         FileNotFoundError: It is not.
     """
     global _last
-    if here and _last is not None and _last.holds(kind):
-        return _last.pickled
-    made_of = _Prepared(kind) if _is_standard(spawn.get_preparation_data) else None
+    last = _last  # another thread may be here, too
+    if here and last is not None and _sources(kind) == last[0]:
+        return last[1]
+    sources = _sources(kind) if _is_standard(spawn.get_preparation_data) else ()
+    sources = tuple(list(part) if isinstance(part, list) else part for part in sources)
     preparation = _preparation(name)
     if kind == "value":
         preparation.pop("init_main_from_name", None)
@@ -124,11 +102,8 @@ def dump(name: str, kind: str, here: bool) -> bytes:
     buffer = io.BytesIO()
     ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump((kind, preparation))
     pickled = buffer.getvalue()
-    _last = None
     # kept only where equal means the same: others may have put objects of theirs in there
-    if made_of is not None and _is_plain(preparation):
-        made_of.pickled = pickled
-        _last = made_of
+    _last = (sources, pickled) if sources and _is_plain(preparation) else None
     return pickled
 
 
@@ -155,11 +130,8 @@ def _preparation(name: str) -> dict[str, Any]:
 
 def _is_standard(function: Any) -> bool:
     """Whether it is the standard library's own, and of a version that we know all sources of."""
-    code = getattr(function, "__code__", None)
-    return (
-        code is not None
-        and code.co_filename == spawn.prepare.__code__.co_filename
-        and _LOOKS_AT.issuperset(code.co_names)
+    return getattr(function, "__globals__", None) is vars(spawn) and _LOOKS_AT.issuperset(
+        function.__code__.co_names
     )
 
 
