@@ -29,6 +29,7 @@ import procession
 from procession import ProcessPoolExecutor
 from procession._crew.jobs import describe
 from procession._launch import stopping
+from procession._launch.own_thread import OwnThread
 from procession.pool import Pool
 from tests.contract import calls
 from tests.contract.programs import (
@@ -535,6 +536,29 @@ def test_a_pool_that_cannot_start_all_ends_those_that_it_has(
     with pytest.raises(OSError, match="no more processes"):
         Half(2, stubborn, (str(Half.started),), context=context)
     assert not procession.active_children()
+
+
+@pytest.mark.parametrize("kind_of", [RuntimeError, KeyboardInterrupt])
+def test_a_pool_whose_thread_does_not_start_ends_the_workers_that_it_has(
+    kind_of: type[BaseException], monkeypatch: pytest.MonkeyPatch, no_strays: None
+) -> None:
+    start = OwnThread.start
+
+    def fail(thread: OwnThread) -> None:
+        if kind_of is KeyboardInterrupt:  # it comes to who waits for the thread's first word
+            start(thread)
+        raise kind_of("as told")
+
+    context = procession.get_context("forkserver")
+    with context.Pool(1) as pool:  # whatever the first one brings along is there
+        pool.apply(calls.pid)
+    before = open_files()
+    monkeypatch.setattr(OwnThread, "start", fail)
+    with pytest.raises(kind_of, match="as told"):
+        context.Pool(2)
+    assert not procession.active_children()
+    gc.collect()
+    assert wait_until(lambda: open_files() <= before)
 
 
 # --- what users of the standard library and its relatives met ----------------------------------

@@ -23,7 +23,7 @@ from procession._crew.giving import nothing
 from procession._crew.hand import Hand, end
 from procession._crew.jobs import Call, MapJob, describe, pack
 from procession._crew.portable import portable
-from procession._crew.staff import lines
+from procession._crew.staff import Staff, lines
 from procession._crew.words import Words
 from procession._launch import stopping
 from procession._launch.own_thread import OwnThread
@@ -55,20 +55,31 @@ class Crew(Direct):
         words: Words | None = None,
         on_demand: bool = False,
     ) -> None:
-        super().__init__(
-            size, start, initializer, initargs, tasks=tasks, words=words, on_demand=on_demand
-        )
+        staff = Staff(size, start, initializer, initargs, tasks)
+        super().__init__(staff, words or Words(), on_demand=on_demand)
+        self._tasks = tasks
         self._thread: OwnThread | None = None
         self._ended = threading.Event()
         _crews.add(self)
-        if not on_demand:
-            try:
-                self._staff.fill()
-            except BaseException:
+        try:
+            if not on_demand:
+                staff.fill()
+            self._start_dispatcher()
+        except BaseException:  # nobody will have it: what it has goes now
+            self.terminate()
+            if self._thread is None:
                 self._close()
-                raise
+            raise
+
+    def _start_dispatcher(self) -> None:
         self._thread = OwnThread("procession-dispatcher", _Dispatcher(self).run)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (
+            RuntimeError
+        ):  # no thread is to be had; after an interrupt there is one, which closes
+            self._thread = None
+            raise
 
     @property
     def workers(self) -> list[Any]:
@@ -234,7 +245,7 @@ class Crew(Direct):
 
 
 class _Dispatcher:
-    """The thread's own side; it lets go of a crew that nobody else holds.
+    """The thread's own side. It holds its crew: whoever made that closes it.
 
     Args:
         crew: The crew.

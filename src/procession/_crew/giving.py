@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from procession._crew import interrupts
 from procession._crew.delivery import Delivery
@@ -29,25 +28,16 @@ LONGEST_SLEEP = 3600.0  # epoll takes no more than 24 days
 class Giving:
     """A crew's state, all of it below one lock, and how its calls come to its workers.
 
-    Args: as of `crew.Crew`.
+    Args:
+        staff: The workers, none of them started.
+        words: How failures are told.
+        on_demand: Start a worker only when a call finds none idle.
     """
 
-    def __init__(
-        self,
-        size: int,
-        start: Callable[[Callable[..., None], tuple[Any, ...]], Any],
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        *,
-        tasks: int | None = None,
-        words: Words | None = None,
-        on_demand: bool = False,
-    ) -> None:
-        self.size = size
+    def __init__(self, staff: Staff, words: Words, *, on_demand: bool) -> None:
         self.broken: BaseException | None = None
-        self._tasks = tasks
-        self._words = words or Words()
-        self._delivery = Delivery(self._words)
+        self._words = words
+        self._delivery = Delivery(words)
         self._on_demand = on_demand
         self._lock = threading.RLock()
         self._calls = Calls()
@@ -60,7 +50,7 @@ class Giving:
         self._kicked = False
         self._all_ready = False
         self._wakes_at = 0.0
-        self._staff = Staff(size, start, initializer, initargs, tasks)
+        self._staff = staff
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._staff.epoll.register(self._wake, select.EPOLLIN)
 
@@ -165,7 +155,7 @@ class Giving:
         for job in list(self._jobs):
             if hand.batches and (job.is_timed() or not job.is_quick()):
                 return None  # it would keep them waiting behind what it does now
-            batch = job.take(job.size(self.size, hand.budget), self)
+            batch = job.take(job.size(self._staff.size, hand.budget), self)
             if job.is_exhausted():
                 self._jobs.remove(job)
             if batch is not None:
@@ -191,7 +181,7 @@ class Giving:
                 quick = hand
         if starting is not None:
             return starting
-        if self._on_demand and len(self.hands) < self.size and not self._terminated:
+        if self._on_demand and len(self.hands) < self._staff.size and not self._terminated:
             hired = self._hire()
             if hired is not None:
                 return hired
@@ -241,7 +231,7 @@ class Giving:
         if self._on_demand:
             self._assign()
             return
-        while len(self.hands) < self.size and not (self._closing and not self._has_work()):
+        while len(self.hands) < self._staff.size and not (self._closing and not self._has_work()):
             if self._hire() is None:
                 return
 

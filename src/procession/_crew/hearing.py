@@ -142,8 +142,9 @@ class Hearing(Giving):
     def _judge_start(self, hand: Hand, ending: Ending, stack: str, *, initializing: bool) -> None:
         """A worker ended before it was ready: an accident, or what every other one will do?"""
         by_itself = initializing or ending.signal is None
-        self._bad_starts += BAD_LUCK // max(START_ATTEMPTS, self.size) if by_itself else 1
-        if self._bad_starts >= BAD_LUCK - self.size:
+        size = self._staff.size
+        self._bad_starts += BAD_LUCK // max(START_ATTEMPTS, size) if by_itself else 1
+        if self._bad_starts >= BAD_LUCK - size:
             where = "its initializer" if initializing else "its start"
             self._break(self._words.died(hand, ending, where, stack))
 

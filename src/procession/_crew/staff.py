@@ -17,10 +17,9 @@ from typing import Any
 
 from procession._crew import encoding, worker
 from procession._crew.encoding import Channel
-from procession._crew.hand import Hand, end
+from procession._crew.hand import Hand
 from procession._crew.slate import Slate
 from procession._kernel import memory
-from procession._launch import stopping
 
 IDLE = 1.0  # seconds without use, after which memory that might be used again is given back
 LONG_IDLE = 60.0  # and so many between two looks at what somebody goes on using
@@ -74,17 +73,13 @@ class Staff:
     # --- started ---------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Start all; where one cannot be started those that were are ended.
+        """Start all.
 
         Raises:
-            Exception: Why one cannot be started.
+            Exception: Why one cannot be started; those that were are there.
         """
-        try:
-            while len(self.hands) < self.size:
-                self._seat(*self._start())
-        except BaseException:
-            end(self.hands, stopping.terminating(stopping.GRACE))
-            raise
+        while len(self.hands) < self.size:
+            self._seat(*self._start())
 
     def hire(self) -> Hand | None:
         """Start one more; ``None`` where that is to be tried again later (`hires_at`).
