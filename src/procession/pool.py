@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing import pool as _standard
@@ -160,14 +161,17 @@ class Pool(_StandardPool):  # type: ignore[misc]
             f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={len(self._pool)}>"
         )
 
-    def __del__(self, _warn: Any = warnings.warn, RUN: str = RUN) -> None:
+    def __del__(
+        self,
+        _warn: Any = warnings.warn,
+        RUN: str = RUN,
+        _is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
         if getattr(self, "_state", None) != RUN or not self._crew.is_owner():
             return
         _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
-        try:
+        if not _is_finalizing():  # else the exit function has ended it, and our modules are gone
             self._crew.terminate(())
-        except (AttributeError, TypeError):
-            pass  # the interpreter ends: its exit function ended the pool, and our modules are gone
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
