@@ -249,6 +249,32 @@ def test_what_does_not_go_in() -> None:
     receiver.close()
 
 
+def interrupt_once(patch: pytest.MonkeyPatch, queue: Any, name: str) -> None:
+    def interrupted(*_: object) -> None:
+        patch.undo()
+        raise KeyboardInterrupt
+
+    patch.setattr(type(queue), name, interrupted)
+
+
+def test_an_interrupt_while_the_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the caller's, whatever else was to be raised, and the guard is told all the same."""
+    queue = procession.Queue(maxsize=1)
+    interrupt_once(monkeypatch, queue, "_settle")
+    with pytest.raises(KeyboardInterrupt):
+        sent(queue, _Gate(int, "no number"))
+    interrupt_once(monkeypatch, queue, "_settle")
+    with pytest.raises(KeyboardInterrupt):
+        sent(queue)
+    assert is_let_go(_ends[-1]), "it did not go in"
+    interrupt_once(monkeypatch, queue, "_lose")
+    with pytest.raises(KeyboardInterrupt):
+        queue.get()
+    assert is_let_go(_ends[-2])
+    end = sent(queue)
+    use(queue.get(), end)
+
+
 def test_what_cannot_be_unpickled() -> None:
     queue = procession.Queue()
     end, next_one = sent(queue, _Gate(int, "no number")), sent(queue)

@@ -95,17 +95,31 @@ static int put_buffers(Ring *self, PyObject *pieces, int64_t deadline, uint64_t 
     return result;
 }
 
-/* Say what became of an item for which the guard keeps descriptors: which put it was, or 0. */
-static void settle(Ring *self, PyObject *item, uint64_t number)
+/* Have the guard told of an item for which it keeps descriptors: which put `item` was, or 0; where
+ * that is NULL, that nobody will have the one of this number. Also with an exception on its way. What
+ * comes up here is a signal handler's, as a rule before the first line of what is called: it is told
+ * once more, and then the exception is the caller's, in the place of an earlier one: -1. */
+static int tell(Ring *self, PyObject *item, uint64_t number)
 {
-    PyObject *type, *error, *traceback;
+    unsigned long long which = number;
+    PyObject *type, *error, *traceback, *done = NULL;
+    int result = 0;
     PyErr_Fetch(&type, &error, &traceback);
-    PyObject *done = PyObject_CallMethod((PyObject *)self, "_settle", "(OK)", item,
-                                         (unsigned long long)number);
-    if (done == NULL)
-        PyErr_WriteUnraisable((PyObject *)self);
+    for (int attempt = 0; attempt < 2 && done == NULL; attempt++) {
+        done = item != NULL
+                   ? PyObject_CallMethod((PyObject *)self, "_settle", "(OK)", item, which)
+                   : PyObject_CallMethod((PyObject *)self, "_lose", "(KK)", which, which);
+        if (done == NULL) {
+            Py_XDECREF(type);
+            Py_XDECREF(error);
+            Py_XDECREF(traceback);
+            PyErr_Fetch(&type, &error, &traceback);
+            result = -1;
+        }
+    }
     Py_XDECREF(done);
     PyErr_Restore(type, error, traceback);
+    return result;
 }
 
 /* Put what `_dumps` made. -ENOTSUP: only where buffers are apart. */
@@ -134,7 +148,8 @@ static int put_pickled(Ring *self, PyObject *value, int64_t deadline)
         if (PyList_Check(dumped) && PyList_Size(dumped) == 2) {
             uint64_t number = 0;
             result = put_dumped(self, PyList_GetItem(dumped, 0), deadline, &number);
-            settle(self, PyList_GetItem(dumped, 1), number);
+            if (tell(self, PyList_GetItem(dumped, 1), number) < 0)
+                result = -ECANCELED;
         } else
             result = put_dumped(self, dumped, deadline, NULL);
         Py_DECREF(dumped);
@@ -163,19 +178,6 @@ int pn_item_put(Ring *self, PyObject *value, int64_t deadline)
 }
 
 /* --- get --- */
-
-/* An item could not be made of its record: nobody will have what the guard keeps for it. */
-static void lose(Ring *self, uint64_t number)
-{
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyObject *done = PyObject_CallMethod((PyObject *)self, "_lose", "(KK)",
-                                         (unsigned long long)number, (unsigned long long)number);
-    if (done == NULL)
-        PyErr_WriteUnraisable((PyObject *)self);
-    Py_XDECREF(done);
-    PyErr_Restore(type, error, traceback);
-}
 
 /* A slice of an extent, as a memoryview. */
 static PyObject *part_of(PyObject *whole, uint64_t from, uint64_t size)
@@ -231,7 +233,7 @@ static PyObject *far_value(Ring *self, const struct pn_record *record)
     Py_XDECREF(pickle);
     Py_XDECREF(whole);
     if (value == NULL)
-        lose(self, record->number);
+        (void)tell(self, NULL, record->number); /* it could not be made of its record */
     return value;
 }
 
@@ -248,6 +250,6 @@ PyObject *pn_item_value(Ring *self, const struct pn_record *record)
     PyObject *value = PyObject_CallMethod((PyObject *)self, "_loads", "(O)", bytes);
     Py_DECREF(bytes);
     if (value == NULL)
-        lose(self, record->number);
+        (void)tell(self, NULL, record->number); /* it could not be made of its record */
     return value;
 }
