@@ -1,13 +1,8 @@
-"""Pickling a process object for its start: plain pickle first, by value only what must be.
-
-A function that pickle cannot name is rebuilt in the child on the real namespace of the module that
-it was made in, so that it sees the same globals as every other function there.
-"""
+"""Pickling a process object for its start: plain pickle first, by value only what must be."""
 
 from __future__ import annotations
 
 import copyreg
-import functools
 import io
 import pickle
 import sys
@@ -16,11 +11,12 @@ from multiprocessing import reduction
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 from multiprocessing.reduction import ForkingPickler
 
+from procession._wire import by_value
 from procession._wire.main_module import plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from procession._wire.main_module import MainPlan
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
 _DEPTH = 6  # how deep the search for the culprit of a failed pickle goes
 _WIDTH = 200  # and how many members of one container it tries
 
-_Cached = functools._lru_cache_wrapper
 FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 
 
@@ -85,7 +80,7 @@ def _reduce_key(key: AuthenticationString) -> Any:
 
 def _dump_by_value(value: Any, names: set[str], process: Any, *, ships: bool) -> bytes:
     buffer = io.BytesIO()
-    pickler = _pickler_class()(buffer, names, ships=ships)
+    pickler = by_value.pickler_class()(buffer, names, ships=ships)
     try:
         pickler.dump(value)
     except FAILURES as error:
@@ -117,7 +112,7 @@ def dump_by_value(value: Any) -> bytes:
     """
     names: set[str] | None = None if plan().kind == "value" else set()
     buffer = io.BytesIO()
-    _pickler_class()(buffer, names, ships=True).dump(value)
+    by_value.pickler_class()(buffer, names, ships=True).dump(value)
     return buffer.getvalue()
 
 
@@ -129,186 +124,6 @@ def goes_by_value(function: Any) -> bool:
         function = function.func
     function = getattr(function, "__func__", function)
     return getattr(function, "__module__", None) in ("__main__", "__mp_main__")
-
-
-# --- by value ---------------------------------------------------------------------------------
-
-
-def make_function(
-    module: str,
-    code: types.CodeType,
-    name: str,
-    defaults: tuple[Any, ...] | None,
-    cells: int | None,
-) -> types.FunctionType:
-    """A function on the real namespace of its module; its cells are filled afterwards."""
-    if module == "__mp_main__":
-        module = "__main__"
-    if module not in sys.modules:
-        __import__(module)
-    closure = None if cells is None else tuple(types.CellType() for _ in range(cells))
-    return types.FunctionType(code, sys.modules[module].__dict__, name, defaults, closure)
-
-
-def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
-    """Give a rebuilt function what may refer back to it."""
-    for cell, content in zip(function.__closure__ or (), state.pop("cells"), strict=True):
-        if content:
-            cell.cell_contents = content[0]
-    function.__kwdefaults__ = state.pop("kwdefaults")
-    function.__annotations__ = state.pop("annotations")
-    function.__qualname__ = state.pop("qualname")
-    function.__module__ = state.pop("module")
-    function.__doc__ = state.pop("doc")
-    function.__dict__.update(state.pop("dict"))
-    for name, value in state.pop("globals").items():
-        function.__globals__.setdefault(name, value)
-
-
-def cache(function: Any, parameters: dict[str, Any]) -> Any:
-    """A function with a cache of its own, as `functools.lru_cache` makes it."""
-    return functools.lru_cache(**parameters)(function)
-
-
-def main_attribute(qualname: str) -> Any:
-    """What main defines under a name."""
-    value: Any = sys.modules["__main__"]
-    for part in qualname.split("."):
-        value = getattr(value, part)
-    return value
-
-
-_class: type[Any] | None = None
-
-
-def _pickler_class() -> type[Any]:
-    """The pickler, made at first need: importing cloudpickle takes 20-40 ms."""
-    global _class
-    if _class is None:
-        import cloudpickle
-
-        class ByValue(cloudpickle.CloudPickler):  # type: ignore[misc]
-            """Names what can be named; rebuilds other functions on their modules' namespaces.
-
-            Args:
-                file: Where the pickle goes.
-                names: Collects the top-level names of a by-value main that the pickle refers to;
-                    ``None`` while that namespace itself is pickled, whose own go by value.
-                ships: Send the globals that a by-value function of main looks up, for where main
-                    runs again in the child: below its guard it defines things that the child lacks.
-            """
-
-            def __init__(self, file: Any, names: set[str] | None, *, ships: bool = False) -> None:
-                # what was registered with multiprocessing's pickler counts here, too; the C pickler
-                # looks at the table when it is made, not later
-                self.dispatch_table: Any = cloudpickle.CloudPickler.dispatch_table.new_child(
-                    dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
-                )
-                super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-                self._names = names
-                self._ships = ships
-
-            def reducer_override(self, value: Any) -> Any:
-                if isinstance(value, types.FunctionType | type | _Cached):
-                    if self._names is not None and (name := _main_name(value)) is not None:
-                        self._names.add(name.partition(".")[0])
-                        return main_attribute, (name,)
-                    if not isinstance(value, type):
-                        if _can_be_named(value):
-                            return NotImplemented
-                        if isinstance(value, _Cached):  # names itself, wherever it was made
-                            return cache, (value.__wrapped__, value.cache_parameters())
-                        home = _home(value)
-                        if home is not None:
-                            if self._names is not None and home == "__main__":
-                                self._names.update(globals_of(value.__code__))
-                            ships = self._ships and home == "__main__"
-                            return _reduce_function(value, home, _shipped(value) if ships else {})
-                return super().reducer_override(value)
-
-        _class = ByValue
-    return _class
-
-
-def _main_name(value: Any) -> str | None:
-    """The name under which a by-value main holds this function or class, if it does."""
-    if not isinstance(value, types.FunctionType | type | _Cached):
-        return None
-    if value.__module__ not in ("__main__", "__mp_main__"):
-        return None
-    name: str = value.__qualname__
-    found: Any = sys.modules["__main__"]
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return name if found is value else None
-
-
-def _can_be_named(function: Any) -> bool:
-    """Whether a child finds the function by importing its module."""
-    module = function.__module__
-    if module in ("__main__", None):
-        return False
-    found: Any = sys.modules.get(module)
-    for part in function.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is function
-
-
-def _home(function: types.FunctionType) -> str | None:
-    """The module whose namespace the function's globals are, if they are one's."""
-    name = function.__globals__.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and module.__dict__ is function.__globals__:
-        return name
-    main = sys.modules["__main__"]
-    return "__main__" if main.__dict__ is function.__globals__ else None
-
-
-def _shipped(function: types.FunctionType) -> dict[str, Any]:
-    """The globals that a function looks up, as far as they can be sent; main has the rest."""
-    known = function.__globals__
-    return {
-        name: known[name]
-        for name in sorted(globals_of(function.__code__))
-        if name in known and known[name] is not function and _pickles(known[name])
-    }
-
-
-def _reduce_function(function: types.FunctionType, home: str, shipped: dict[str, Any]) -> Any:
-    cells: list[tuple[Any, ...]] = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append((cell.cell_contents,))
-        except ValueError:  # not filled yet
-            cells.append(())
-    state = {
-        "cells": cells,
-        "kwdefaults": function.__kwdefaults__,
-        "annotations": function.__annotations__,
-        "qualname": function.__qualname__,
-        "module": function.__module__,
-        "doc": function.__doc__,
-        "dict": function.__dict__,
-        "globals": shipped,
-    }
-    count = None if function.__closure__ is None else len(function.__closure__)
-    arguments = (home, function.__code__, function.__name__, function.__defaults__, count)
-    return make_function, arguments, state, None, None, fill_function
-
-
-def globals_of(code: types.CodeType) -> set[str]:
-    """Names that code, and the code inside it, looks up in its globals."""
-    import dis
-
-    names = {
-        instruction.argval
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= globals_of(constant)
-    return names
 
 
 class _Namespace:
@@ -328,7 +143,9 @@ class _Namespace:
 
     def dump(self, names: set[str]) -> bytes:
         needed = self._closure(names & self._values.keys())
-        defined = {name for name, value in self._values.items() if _main_name(value) is not None}
+        defined = {
+            name for name, value in self._values.items() if by_value.main_name(value) is not None
+        }
         wanted = self._closure(needed | defined)
         attributes = {
             name: getattr(self._main, name)
@@ -360,19 +177,19 @@ class _Namespace:
                 continue
             found.add(name)
             for code in _codes(self._values[name]):
-                left += globals_of(code) & self._values.keys()
+                left += by_value.globals_of(code) & self._values.keys()
         return found
 
     def _pickle(self, value: Any) -> bytes:
         buffer = io.BytesIO()
-        _pickler_class()(buffer, None).dump(value)
+        by_value.pickler_class()(buffer, None).dump(value)
         return buffer.getvalue()
 
     def _explained(self, name: str, error: Exception) -> Exception:
         users = [
             user
             for user, value in self._values.items()
-            if any(name in globals_of(code) for code in _codes(value))
+            if any(name in by_value.globals_of(code) for code in _codes(value))
         ]
         who = f"{users[0]!r} of __main__ uses" if users else "the process uses"
         return _same_kind(
@@ -402,7 +219,7 @@ def _codes(value: Any) -> Iterator[types.CodeType]:
     elif isinstance(value, property):
         for accessor in (value.fget, value.fset, value.fdel):
             yield from _codes(accessor)
-    elif isinstance(value, _Cached):
+    elif isinstance(value, by_value.Cached):
         yield from _codes(value.__wrapped__)
     elif (function := getattr(value, "func", None)) is not None:
         yield from _codes(function)
@@ -457,7 +274,7 @@ def find_culprit(roots: dict[str, Any]) -> tuple[str, Any]:
         The expression and the value; an empty expression where everything can be pickled.
     """
     for path, value in roots.items():
-        if not _pickles(value):
+        if not by_value.pickles(value):
             return _inside(path, value, _DEPTH)
     return "", None
 
@@ -467,7 +284,7 @@ def _inside(path: str, value: Any, depth: int) -> tuple[str, Any]:
         for n, (way, member) in enumerate(_members(value)):
             if n >= _WIDTH:
                 break
-            if not _pickles(member):
+            if not by_value.pickles(member):
                 return _inside(path + way, member, depth - 1)
     return path, value
 
@@ -492,13 +309,3 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".__self__", value.__self__
     elif not isinstance(value, type | types.ModuleType):
         yield from ((f".{name}", member) for name, member in getattr(value, "__dict__", {}).items())
-
-
-def _pickles(value: Any) -> bool:
-    """Whether a value can be pickled, by value where it must be."""
-    dump: Callable[[Any], None] = _pickler_class()(io.BytesIO(), set()).dump
-    try:
-        dump(value)
-    except Exception:
-        return False
-    return True
