@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -274,6 +275,17 @@ def state_of(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return str(process.status())
     return str(psutil.STATUS_ZOMBIE)
+
+
+@contextlib.contextmanager
+def limited(limit: int, value: int) -> Iterator[None]:
+    """A soft limit of this process, for a while."""
+    before = resource.getrlimit(limit)
+    resource.setrlimit(limit, (value, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(limit, before)
 
 
 def wait_until(
