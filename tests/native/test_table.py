@@ -180,6 +180,20 @@ def test_a_spare_that_has_ended_cannot_be_asked(table):
     assert not ask(table, index, generation)
 
 
+def test_a_spare_is_withdrawn_or_asked_and_never_both(table):
+    index, generation = in_use(table, native.CLAIMED)
+    table.enter(index, native.SPARE)
+    assert not table.withdraw(index, generation + 1)
+    assert table.withdraw(index, generation)
+    assert not ask(table, index, generation)
+    assert not table.withdraw(index, generation)
+    assert table.state(index, generation) == native.ENDED
+    table.drop_life(index)
+    asked = in_use(table, native.ASKED)
+    assert not table.withdraw(*asked)
+    assert table.state(*asked) == native.ASKED
+
+
 def test_last_words_are_told_whole_and_the_last_ones_count(table):
     index, _ = in_use(table, native.RUNNING)
     table.finish(index, native.RAISED, 1, b"a long text of which nothing may be left")
