@@ -142,9 +142,8 @@ def _is_copy(being: Being, mark: str) -> bool:
 
 def _read(pid: int, name: str) -> bytes:
     text = b""
-    with contextlib.suppress(
-        OSError
-    ):  # this is called for every process around every test: no file object
+    # this is called for every process around every test: no file object
+    with contextlib.suppress(OSError):
         number = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             while piece := os.read(number, 1 << 16):

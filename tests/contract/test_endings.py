@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,30 @@ def test_exited_by_sys_exit(method: str, value: Any, code: int) -> None:
 def test_exited_by_os_exit(method: str) -> None:
     assert ended(start(method, targets.leave_at_once)) == Ending(How.EXITED, 3)
     assert ended(start(method, os._exit, 0)) == Ending(How.EXITED, 0)
+
+
+@each_method
+def test_what_a_child_prints_last_is_kept(method: str, tmp_path: Path) -> None:
+    """By a finalizer or, where its kind of child has them, an exit function; without a flush."""
+    text = """
+    import atexit, sys
+    from multiprocessing import util
+    import procession
+
+    def end():
+        atexit.register(print, "exit function")
+        util.Finalize(None, print, ("finalizer",), exitpriority=1)
+
+    if __name__ == "__main__":
+        process = procession.get_context(sys.argv[1]).Process(target=end)
+        process.start()
+        process.join()
+    """
+    expected = {"finalizer"}
+    if method == "spawn" or sys.version_info >= (3, 13):
+        expected.add("exit function")
+    finished = run_text(tmp_path, text, method)
+    assert set(finished.lines) == expected, finished.err
 
 
 @each_method

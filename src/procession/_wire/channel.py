@@ -204,8 +204,7 @@ def _receive_at_least(sock: Socket, size: int, data: bytearray, fds: list[int]) 
 def _send_rest(fd: int, first: bytes, second: bytes, sent: int) -> None:
     one, other = memoryview(first), memoryview(second)
     while sent < len(first) + len(second):
-        head = one[sent:] if sent < len(first) else one[:0]
-        sent += _native.send_start(fd, head, other[max(0, sent - len(first)) :], [])
+        sent += _native.send_start(fd, one[sent:], other[max(0, sent - len(first)) :], [])
 
 
 def _ancillary(fds: Sequence[int]) -> list[tuple[int, int, bytes]]:
