@@ -8,10 +8,10 @@ import os
 import select
 import sys
 import threading
-import time
 import warnings
 
 from procession import _native
+from procession._kernel.polling import is_readable
 from procession._wire import channel, messages
 from procession.errors import KeeperLost, StartError
 
@@ -145,9 +145,7 @@ class Keeper:
             raise StartError(*_refusal(*rest))
 
     def _wait_for_word(self, link: channel.Socket) -> None:
-        poll = select.poll()
-        poll.register(link.fileno(), select.POLLIN)
-        while not poll.poll(SLICE_NS // 1_000_000):
+        while not is_readable(link.fileno(), SLICE_NS // 1_000_000):
             self._check()
 
     # --- is it there? ----------------------------------------------------------------------
@@ -299,9 +297,7 @@ class Keeper:
             with ours:
                 with theirs:
                     channel.send(self.door, (messages.GOODBYE, how), [theirs.fileno()])
-                poll = select.poll()
-                poll.register(ours.fileno(), select.POLLIN)
-                poll.poll(limit * 1000)
+                is_readable(ours.fileno(), limit * 1000)
         except (OSError, KeeperLost, StartError):
             pass  # it is gone already, and with it all that it held
         self.close()
@@ -337,15 +333,12 @@ def _refusal(number: int | None, text: str) -> tuple[int | None, str]:
 
 def _reap(pid: int, limit: float = 1.0) -> int | None:
     """The exit status of the keeper, a child of ours that has ended or is about to."""
-    deadline = time.monotonic() + limit
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        is_readable(pidfd, limit * 1000)
         done, status = os.waitpid(pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if done else None
     except ChildProcessError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 
+from procession._kernel.polling import is_readable
 from procession._launch import keeper_client, replacement
 from procession._recording import writer
 from procession._wire import channel, messages
@@ -60,10 +60,8 @@ class Recording:
             with ours:
                 with theirs:
                     told = keeper.tell(messages.RECORD_NO_MORE, fds=[theirs.fileno()])
-                poll = select.poll()
-                poll.register(ours.fileno(), select.POLLIN)
                 if told:
-                    poll.poll(WRITTEN_LIMIT * 1000)
+                    is_readable(ours.fileno(), WRITTEN_LIMIT * 1000)
         os.close(fd)
 
 
