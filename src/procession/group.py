@@ -205,9 +205,7 @@ class ProcessGroup(_process.Group):
         around = _current.get()
         if around is not None and around[1] is self:  # elsewhere a generator may be closed
             _current.set(None if self._outer is None else (self._pid, self._outer))
-        if error is not None and not self._is_consequence(error):
-            self._stop_all(self._steps_after(error))
-        interrupt = self._wait_for_the_end(isinstance(error, KeyboardInterrupt))
+        interrupt = self._wait_for_the_end(error)
         self._close()
         if interrupt is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise interrupt
@@ -240,12 +238,18 @@ class ProcessGroup(_process.Group):
         of = f"{count} process" if count == 1 else f"{count} processes"
         return f"{failures} {'failure' if failures == 1 else 'failures'} in a group of {of}"
 
-    def _wait_for_the_end(self, interrupted: bool) -> BaseException | None:
-        """Wait until every process has ended; an interrupt meanwhile stops them, another kills."""
+    def _wait_for_the_end(self, own: BaseException | None) -> BaseException | None:
+        """Wait until every process has ended, and stop them first where the block failed.
+
+        An interrupt meanwhile stops them, too, and another one kills.
+        """
+        interrupted = isinstance(own, KeyboardInterrupt)
         interrupt: BaseException | None = None
         steps: stopping.Steps | None = None
         while True:
             try:
+                if steps is None and own is not None and not self._is_consequence(own):
+                    steps = self._steps_after(own)
                 if steps is not None:
                     self._stop_all(steps)
                 if steps == ():  # the user is out of patience

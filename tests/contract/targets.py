@@ -391,6 +391,30 @@ class InterruptedWhilePickled(Exception):
         return InterruptedWhilePickled, self.args
 
 
+class InterruptedWhileUnpickled(Exception):
+    """As if Ctrl-C came while it is looked at; only as often as `interrupts` says."""
+
+    interrupts = 0
+
+    def __reduce__(self) -> Any:
+        return _interrupted, self.args
+
+
+def _interrupted(*args: Any) -> InterruptedWhileUnpickled:
+    if InterruptedWhileUnpickled.interrupts:
+        InterruptedWhileUnpickled.interrupts -= 1
+        signal.raise_signal(signal.SIGINT)
+    return InterruptedWhileUnpickled(*args)
+
+
+def give_what_is_interrupted() -> InterruptedWhileUnpickled:
+    return InterruptedWhileUnpickled("as told")
+
+
+def raise_what_is_interrupted() -> None:
+    raise InterruptedWhileUnpickled("as told")
+
+
 def raise_and_interrupt_its_pickling() -> None:
     raise InterruptedWhilePickled("as told")
 

@@ -265,6 +265,26 @@ def test_a_second_interrupt_kills_at_once(first: str) -> None:
     heard.close()
 
 
+def test_an_interrupt_before_the_wait_for_the_end_does_not_leave_that_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the block's exception is its own is seen by processes' outcomes, which takes time."""
+    judge = ProcessGroup._is_consequence
+
+    def interrupted(group: ProcessGroup, error: BaseException) -> bool:
+        monkeypatch.setattr(ProcessGroup, "_is_consequence", judge)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessGroup, "_is_consequence", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with ProcessGroup() as group:
+            process, heard = busy(group)
+            raise KeyError
+    gone(process)
+    assert process.exitcode is not None
+    heard.close()
+
+
 def test_a_result_of_a_stopped_process_is_no_failure_of_its_own() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         with ProcessGroup() as group:

@@ -26,6 +26,7 @@ from tests.contract.targets import (
     Colour,
     FailsOnLoad,
     InterruptedWhilePickled,
+    InterruptedWhileUnpickled,
     Plain,
     Point,
     RunFork,
@@ -38,11 +39,13 @@ from tests.contract.targets import (
     give_generator,
     give_lambda,
     give_lock,
+    give_what_is_interrupted,
     leave,
     leave_at_once,
     raise_and_interrupt_its_pickling,
     raise_and_interrupt_last_words,
     raise_it,
+    raise_what_is_interrupted,
     return_and_interrupt_its_pickling,
     wait,
 )
@@ -488,3 +491,17 @@ def test_an_interrupt_while_a_result_is_pickled_is_silent(
         process.result(60)
     assert process.exitcode == 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("target", [give_what_is_interrupted, raise_what_is_interrupted])
+def test_an_interrupt_while_an_outcome_is_unpickled_is_one_and_loses_nothing(target: Any) -> None:
+    process = start("forkserver", target)
+    process.join()
+    InterruptedWhileUnpickled.interrupts = 1
+    with pytest.raises(KeyboardInterrupt):
+        process.result(0)
+    if target is raise_what_is_interrupted:
+        with pytest.raises(InterruptedWhileUnpickled, match="as told"):
+            process.result(0)
+    else:
+        assert process.result(0).args == ("as told",)

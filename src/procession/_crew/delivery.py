@@ -10,9 +10,9 @@ from typing import Any
 from procession._crew import encoding
 from procession._crew.encoding import Mapping
 from procession._crew.hand import Done
-from procession._crew.interrupts import is_interrupt
 from procession._crew.jobs import Batch, Call, Job, MapJob
 from procession._crew.words import Words
+from procession._kernel.interrupts import is_interrupt
 from procession._wire.outcome import load_outcome, remote_text
 
 

@@ -7,12 +7,12 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from procession._crew import interrupts
 from procession._crew.encoding import Mapping, Unsent
 from procession._crew.giving import nothing
 from procession._crew.hand import Hand
 from procession._crew.hearing import Hearing
 from procession._crew.jobs import Batch, Call
+from procession._kernel import interrupts
 
 Take = Callable[[bool, Any], bool]
 """Takes an outcome over, ``(ok, value or exception)``; false: it does not want to."""
@@ -81,7 +81,7 @@ class Direct(Hearing):
                 batch = hand.batches[0]
             self._take_from(hand, batch, take)
         except BaseException:
-            self._let_go(call)
+            self._let_go(call)  # the worker has it still
             raise
         if self._after:
             self._tell()

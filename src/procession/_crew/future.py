@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from procession._crew.crew import Crew
-from procession._crew.interrupts import is_interrupt
 from procession._crew.jobs import Call
 from procession._crew.words import again
+from procession._kernel.interrupts import is_interrupt
 
 _futures: Any = _standard
 

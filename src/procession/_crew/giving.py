@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from procession._crew import interrupts
 from procession._crew.delivery import Delivery
 from procession._crew.encoding import Packer, Unsent
 from procession._crew.hand import Hand, end
 from procession._crew.jobs import Batch, Call, Calls, Job, MapJob
 from procession._crew.staff import Staff
 from procession._crew.words import Words
+from procession._kernel import interrupts
 
 OVERDUE = 0.05  # seconds without a word from a worker, after which its other calls go elsewhere
 LONGEST_SLEEP = 3600.0  # epoll takes no more than 24 days

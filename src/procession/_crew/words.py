@@ -59,7 +59,7 @@ def again(error: BaseException) -> BaseException:
 
     try:
         other = copy.copy(error)
-    except Exception:
+    except Exception:  # a kind of the user's, whose arguments do not make another one
         return error
     other.__cause__ = error.__cause__
     return other

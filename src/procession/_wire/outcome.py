@@ -43,15 +43,23 @@ def dump_outcome(value: Any = None, error: BaseException | None = None) -> bytes
 
 
 def load_outcome(blob: bytes) -> Outcome:
-    """The outcome; never raises: what cannot be rebuilt here comes as a `RemoteError`."""
+    """The outcome; what cannot be rebuilt here comes as a `RemoteError`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile; nothing is lost, and it can be asked again.
+    """
     import io
+
+    from procession._kernel.interrupts import is_interrupt
 
     unpickler = pickle.Unpickler(io.BytesIO(blob))
     kind, held = unpickler.load()
     if kind == "value":
         try:
             return Outcome(pickle.loads(held), None)
-        except BaseException as failure:
+        except BaseException as failure:  # whatever the user's code is left by
+            if is_interrupt(failure):
+                raise
             why = f"it cannot be unpickled: {_words(failure)}"
             return Outcome(None, ResultNotPicklable(f"the result arrived, but {why}"))
     description, why = unpickler.load()
@@ -62,6 +70,8 @@ def load_outcome(blob: bytes) -> Outcome:
         if not isinstance(error, BaseException):
             raise TypeError(f"it became a {type(error).__qualname__}")
     except BaseException as failure:
+        if is_interrupt(failure):
+            raise
         why = f"it cannot be unpickled: {_words(failure)}"
         return Outcome(None, _stand_in(description, held, why))
     return Outcome(None, error)
