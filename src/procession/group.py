@@ -184,14 +184,21 @@ class ProcessGroup(_process.Group):
         self._pid = os.getpid()
         if self._timeout is not None:
             self._deadline = time.monotonic() + self._timeout
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         around = _current.get()
         self._outer = around[1] if around is not None and around[0] == self._pid else None
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            if self._deadline is not None:
+                self._ensure_watcher()
+        except BaseException:  # the block is not entered: what the group has goes now
+            with self._changed:
+                self._left = True
+                self._wake_watcher()
+            self._close()
+            raise
         while self._outer is not None and not self._outer._admit(self):
             self._outer = self._outer._outer  # generators leave blocks in any order
         _current.set((self._pid, self))
-        if self._deadline is not None:
-            self._ensure_watcher()
         return self
 
     def __exit__(
@@ -387,7 +394,11 @@ class ProcessGroup(_process.Group):
             while len(self._reserve) < _RESERVE:
                 self._reserve.append(os.dup(self._wake))
             self._watcher = OwnThread("procession-group", self._watch)
-            self._watcher.start()
+            try:
+                self._watcher.start()
+            except RuntimeError:  # there is no thread to be had
+                self._watcher = None
+                raise
 
     def _watch(self) -> None:
         poll = select.poll()

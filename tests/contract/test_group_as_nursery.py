@@ -15,6 +15,7 @@ import pytest
 
 import procession
 from procession import GroupCancelled, ProcessGroup
+from procession._launch.own_thread import OwnThread
 from tests.contract import targets
 from tests.contract.programs import each_method, fork_beside_pytests_threads, limited
 from tests.contract.test_group import about_to_fail, busy, gone, group_of
@@ -96,6 +97,25 @@ def test_a_start_without_a_free_descriptor_is_refused_and_changes_nothing() -> N
         last = group.start(targets.give, 1)
     assert last.result(0) == 1
     assert not procession.active_children()
+
+
+def test_without_a_thread_nothing_is_started_nor_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ProcessGroup() as group:
+        with monkeypatch.context() as patch:
+            patch.setattr(OwnThread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                group.start(targets.give, 1)
+            before = os.listdir("/proc/self/fd")
+            with pytest.raises(RuntimeError, match="new thread"):
+                ProcessGroup(timeout=60).__enter__()
+            assert os.listdir("/proc/self/fd") == before
+        with ProcessGroup() as inner:
+            assert inner._outer is group
+        last = group.start(targets.give, 2)
+    assert last.result(0) == 2
 
 
 def _within(**options: Any) -> Any:
