@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from multiprocessing import context, reduction
 from typing import Any
 
@@ -53,15 +54,14 @@ class Arena:
         self.buffer = memfd.map_shared(self.fd, size)
         _known[self.token] = self
 
-    def __del__(self) -> None:
-        try:
-            # the number may be somebody else's by now: daemonising code closes what it knows not
-            if self.fd >= 0 and self.key is not None and _identity(self.fd) == self.key:
-                os.close(self.fd)
-            if self.keeper is not None:
-                parcels.let_go(self.token, self.keeper)
-        except (AttributeError, TypeError):
-            pass  # the interpreter ends, and our modules are gone
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():  # our modules are gone, and all that was held goes with the process
+            return
+        # the number may be somebody else's by now: daemonising code closes what it knows not
+        if self.fd >= 0 and self.key is not None and _identity(self.fd) == self.key:
+            os.close(self.fd)
+        if self.keeper is not None:
+            parcels.let_go(self.token, self.keeper)
 
 
 _known: weakref.WeakValueDictionary[bytes, Arena] = weakref.WeakValueDictionary()

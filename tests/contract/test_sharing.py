@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from procession import _identity, _native
 from procession._shared.memory import Region, allocate
 from procession.errors import SharedObjectLost
 from tests import witness
-from tests.contract.programs import fork_beside_pytests_threads
+from tests.contract.programs import fork_beside_pytests_threads, run_text
 
 pytestmark = fork_beside_pytests_threads
 
@@ -113,3 +114,20 @@ def test_a_raw_copy_is_somebody_else() -> None:
     os.waitpid(pid, 0)
     assert table.fate(*theirs) == _native.DEAD
     assert table.me() == mine
+
+
+def test_what_lives_as_long_as_the_interpreter_goes_without_a_word(tmp_path: Path) -> None:
+    """Its modules are gone before it."""
+    program = """
+    import builtins, procession, sys
+
+    if __name__ == "__main__":
+        kept = [procession.Queue(), procession.Value("i")]
+        away = procession.SimpleQueue()
+        for one in kept:
+            away.put(one)
+        builtins.kept = [kept, *sys.modules.values()]
+        print("put")
+    """
+    finished = run_text(tmp_path, program)
+    assert (finished.out, finished.err) == ("put\n", "")

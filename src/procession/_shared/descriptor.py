@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -54,14 +56,13 @@ class Descriptor:
         self._keeper = parcels.deposit(self._token, self.check(), self._keeper, carrier)
         return _from_guard, (self._token, carrier and carrier.item())
 
-    def __del__(self) -> None:
-        try:
-            if self._keeper is not None:
-                parcels.let_go(self._token, self._keeper)
-            if _identity(self.fd) == self._identity:
-                os.close(self.fd)
-        except (AttributeError, TypeError):
-            pass  # the interpreter ends, and our modules are gone
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if _is_finalizing():  # our modules are gone, and all that was held goes with the process
+            return
+        if self._keeper is not None:
+            parcels.let_go(self._token, self._keeper)
+        if _identity(self.fd) == self._identity:
+            os.close(self.fd)
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

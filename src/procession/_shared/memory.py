@@ -7,7 +7,9 @@ no death can make it err. Objects refer to their region and pickle as it does.
 
 from __future__ import annotations
 
+import sys
 import weakref
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -90,12 +92,10 @@ class Region:
         self._keeper = parcels.deposit(token, self.fileno(), self._keeper, carrier)
         return _from_guard, (token, home, foreign, carrier and carrier.item())
 
-    def __del__(self) -> None:
-        try:
-            if self._keeper is not None:
-                parcels.let_go(self.memory.id(), self._keeper)
-        except (AttributeError, TypeError):
-            pass  # the interpreter ends, and our modules are gone
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # at the interpreter's end our modules are gone, and all that was held with the process
+        if self._keeper is not None and not _is_finalizing():
+            parcels.let_go(self.memory.id(), self._keeper)
 
 
 def allocate(size: int) -> tuple[Region, int]:
